@@ -1,0 +1,34 @@
+"""Suffuse: a latent-diffusion workbench.
+
+`suffuse.load(path).generate(prompt)` is all most programs need. Names are resolved on first use so
+that `import suffuse` costs nothing: torch is imported when a model is.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from suffuse.systems.generate import Request
+    from suffuse.systems.latent import LatentDiffusion, load
+
+__version__ = "0.1.0"
+__all__ = ["LatentDiffusion", "Request", "__version__", "load"]
+
+_HOME = {
+    "load": "suffuse.systems.latent",
+    "LatentDiffusion": "suffuse.systems.latent",
+    "Request": "suffuse.systems.generate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'suffuse' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
