@@ -1,0 +1,135 @@
+"""Guidance: closures from networks to raw models and from denoisers to denoisers.
+
+The scale follows diffusers and A1111: 1 is no guidance, 7.5 is Stable Diffusion's usual. The
+paper's weight w (arXiv 2207.12598, eq. 6) is `scale - 1`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from suffuse.diffusion.cond import Cond
+from suffuse.diffusion.prediction import Denoiser, Prediction, RawModel, x0_to_eps
+from suffuse.diffusion.schedule import Level
+
+Context = TypeVar("Context")
+
+
+class Network(Protocol[Context]):
+    """What guidance asks of a network; it matches by shape, nothing inherits from it."""
+
+    def prepare(self, cond: Cond) -> Context:
+        """Everything that depends on the conditioning alone, once for a whole generation."""
+        ...
+
+    def __call__(self, x: Tensor, label: Tensor, context: Context) -> Tensor:
+        """`x (B, C, H, W)`, `label (B,)` to `(B, C, H, W)`."""
+        ...
+
+
+# ---- from a network to a raw model -------------------------------------------------------------
+
+
+def bind(net: Network[Context], cond: Cond) -> RawModel:
+    """`net` under `cond`, prepared once. The batch of `cond` must be the batch of every `x`.
+
+    The answer comes back in the dtype of `x`, whatever the network computes in.
+    """
+    context = net.prepare(cond)
+
+    def raw(x: Tensor, level: Level) -> Tensor:
+        return net(x, level.label.expand(len(x)), context).to(x.dtype)
+
+    return raw
+
+
+def cfg(
+    net: Network[Context], cond: Cond, null: Cond | None, scale: float, rescale: float = 0.0
+) -> RawModel:
+    """Classifier-free guidance, `null + scale * (cond - null)`, in one call of twice the batch.
+
+    With `scale == 1` the null plays no part and nothing is computed for it; it may then be None.
+    A null of one row serves every image. `rescale` is the phi of `rescaled`.
+
+    Raises `ValueError` when there is no null and the scale is not 1.
+    """
+    if scale == 1:
+        return bind(net, cond)
+    if null is None:
+        raise ValueError(f"guidance of scale {scale} needs a null conditioning")
+    both = Cond.cat([null if cond.batch is None else null.expand(cond.batch), cond])
+    context = net.prepare(both)
+
+    def raw(x: Tensor, level: Level) -> Tensor:
+        label = level.label.expand(len(x)).repeat(2)  # (2B,)
+        answer = net(torch.cat([x, x]), label, context).to(x.dtype)  # (2B,C,H,W)
+        without, with_cond = answer.chunk(2)
+        guided = without + scale * (with_cond - without)
+        return rescaled(guided, with_cond, rescale) if rescale else guided
+
+    return raw
+
+
+def rescaled(guided: Tensor, cond: Tensor, phi: float) -> Tensor:
+    """Bring the guided output back to the standard deviation of the conditional one, by `phi`.
+
+    arXiv 2305.08891, eq. 15-16: large scales overexpose, because guidance widens the distribution
+    of each image. `phi` in [0, 1] mixes the corrected with the plain output; 0.7 is the paper's.
+    """
+    axes = tuple(range(1, guided.dim()))
+    wide = guided.std(axes, keepdim=True).clamp_min(torch.finfo(guided.dtype).tiny)  # (B,1,1,1)
+    factor = cond.std(axes, keepdim=True) / wide
+    return phi * (guided * factor) + (1 - phi) * guided
+
+
+# ---- from a denoiser to a denoiser -------------------------------------------------------------
+
+
+def clip(denoiser: Denoiser, limit: float = 1.0, rederive: bool = False) -> Denoiser:
+    """Keep the predicted clean image in [-limit, limit].
+
+    `rederive` decides what the noise is afterwards. By default it stays the network's own, as in
+    diffusers' `scheduling_ddim.py`; rederived, it is the one that explains `x` together with the
+    clipped x0, as in guided-diffusion's `gaussian_diffusion.py`. DDIM shows the difference.
+    """
+
+    def denoise(x: Tensor, level: Level) -> Prediction:
+        p = denoiser(x, level)
+        return _with_x0(p, p.x0.clamp(-limit, limit), x, level, rederive)
+
+    return denoise
+
+
+def dynamic_threshold(
+    denoiser: Denoiser,
+    ratio: float = 0.995,
+    maximum: float | None = None,
+    rederive: bool = False,
+) -> Denoiser:
+    """Imagen's dynamic thresholding (arXiv 2205.11487, section 2.3); for pixel-space models.
+
+    Each image's `s` is the `ratio` quantile of |x0|, at least 1 and at most `maximum`; x0 is
+    clamped to [-s, s] and divided by s, which pushes saturated pixels inwards. diffusers' default
+    `sample_max_value=1` makes this plain clipping. `rederive` as in `clip`.
+    """
+
+    def denoise(x: Tensor, level: Level) -> Prediction:
+        p = denoiser(x, level)
+        return _with_x0(p, thresholded(p.x0, ratio, maximum), x, level, rederive)
+
+    return denoise
+
+
+def thresholded(x0: Tensor, ratio: float, maximum: float | None = None) -> Tensor:
+    """`x0` clamped to its own quantile and scaled back to [-1, 1], image by image."""
+    # One image at a time: torch.quantile refuses inputs of more than 16 million numbers.
+    s = torch.stack([image.abs().float().flatten().quantile(ratio) for image in x0])  # (B,)
+    s = s.clamp(min=1, max=maximum).to(x0.dtype).view(-1, 1, 1, 1)  # (B,1,1,1)
+    return torch.maximum(torch.minimum(x0, s), -s) / s
+
+
+def _with_x0(p: Prediction, x0: Tensor, x: Tensor, level: Level, rederive: bool) -> Prediction:
+    return Prediction(x0, x0_to_eps(x, x0, level) if rederive else p.eps, p.raw)

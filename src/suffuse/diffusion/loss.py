@@ -1,0 +1,70 @@
+"""Training objectives. Each returns one number an image: means and weights are the trainer's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from suffuse.diffusion.guidance import Context, Network
+from suffuse.diffusion.prediction import Kind, check_kind, diffuse, target
+from suffuse.diffusion.schedule import Level
+
+
+def simple(
+    net: Network[Context],
+    x0: Tensor,
+    context: Context,
+    level: Level,
+    eps: Tensor,
+    kind: Kind,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """Mean squared error of the network's answer, (B,) float32 (arXiv 2006.11239, eq. 14).
+
+    `x0` and `eps` are (B, C, H, W), `level` holds (B, 1, 1, 1) and (B,), `weight` is (B,) or None.
+    The difference is taken in float32, also when the network computes in half precision.
+    """
+    answer = net(diffuse(x0, eps, level), level.label, context)
+    error = answer.float() - target(kind, x0, eps, level).float()  # (B,C,H,W)
+    loss = error.square().mean((1, 2, 3))  # (B,)
+    return loss if weight is None else loss * weight
+
+
+def min_snr_weight(level: Level, kind: Kind, gamma: float = 5.0) -> Tensor:
+    """Min-SNR weights, (B,) >= 0 (arXiv 2303.09556, section 3.4).
+
+    The paper weighs the error of x0 by `min(snr, gamma)`. An error of another target is an error of
+    x0 times a factor that depends on the level; squared, it gives each kind's weight:
+
+        eps   min(snr, gamma) / snr
+        x0    min(snr, gamma)
+        v     min(snr, gamma) / (snr + 1)
+        flow  min(snr, gamma) * sigma^2 / (alpha + sigma)^2
+
+    They are written in `alpha^2` and `sigma^2`, so that pure noise and pure signal stay finite.
+    Raises `SuffuseError` for an unknown kind.
+    """
+    check_kind(kind)
+    signal, noise = level.alpha.square().flatten(), level.sigma.square().flatten()  # (B,)
+    if kind == "eps":
+        return (gamma * noise / signal).clamp(max=1)
+    if kind == "x0":
+        return (signal / noise).clamp(max=gamma)
+    capped = torch.minimum(signal, gamma * noise)  # min(snr, gamma) * sigma^2
+    if kind == "v":
+        return capped / (signal + noise).square()
+    return capped / (level.alpha + level.sigma).square().flatten()
+
+
+def offset_noise(eps: Tensor, amount: float, generator: torch.Generator | None = None) -> Tensor:
+    """`eps` (B, C, H, W) plus one draw a channel, `amount` times standard normal.
+
+    Ordinary noise leaves a channel's mean almost untouched, so a model never learns to change it
+    and its pictures stay of middling brightness; the draw for the whole channel lifts that (N.
+    Guttenberg, "Diffusion with offset noise", 2023, who uses 0.1). 0 returns `eps` itself.
+    """
+    if amount == 0:
+        return eps
+    device = eps.device if generator is None else generator.device
+    shift = torch.randn(*eps.shape[:2], 1, 1, generator=generator, device=device)  # (B,C,1,1)
+    return eps + amount * shift.to(eps)
