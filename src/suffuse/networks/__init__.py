@@ -1,0 +1,1 @@
+"""Plain networks: tensors in, tensors out. None of them ever sees alpha or sigma."""

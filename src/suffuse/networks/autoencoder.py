@@ -1,0 +1,161 @@
+"""The autoencoder with a diagonal Gaussian between encoder and decoder (2112.10752, section 3.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from suffuse.networks.attention import PixelAttention
+from suffuse.networks.blocks import Downsample, ResBlock, Upsample
+from suffuse.networks.unet import Head
+
+EPS = 1e-6  # every norm of the autoencoder; the U-Net's residual blocks use 1e-5
+
+
+@dataclass(frozen=True)
+class AutoencoderConfig:
+    """The defaults are Stable Diffusion's f = 8.
+
+    `patch` > 1 folds patch x patch pixels into channels before the first convolution and unfolds
+    them after the last: residual blocks at full resolution cost most and learn least.
+    """
+
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    blocks: int = 2
+    latent: int = 4
+    image: int = 3
+    groups: int = 32
+    patch: int = 1
+    mid_attention: bool = True
+    quant: bool = True  # 1 x 1 convolutions on both sides of the latent; SD3 has none
+
+    @property
+    def factor(self) -> int:
+        """Pixels to one latent cell along each side."""
+        return self.patch * 2 ** (len(self.channels) - 1)
+
+
+@dataclass(frozen=True)
+class DiagonalGaussian:
+    """N(mean, exp(logvar)), both (B, C, H, W)."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    @classmethod
+    def of(cls, moments: Tensor) -> DiagonalGaussian:
+        """moments (B, 2C, H, W); the log-variance is clamped as CompVis does."""
+        mean, logvar = moments.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(-30.0, 20.0))
+
+    @property
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def sample(self, noise: Tensor) -> Tensor:
+        """The draw that standard normal `noise` (B, C, H, W) stands for."""
+        return self.mean + torch.exp(0.5 * self.logvar) * noise
+
+    def kl(self) -> Tensor:
+        """KL to N(0, I) in nats, summed over each image: (B,)."""
+        terms = self.mean.square() + self.logvar.exp() - 1.0 - self.logvar
+        return 0.5 * terms.sum(dim=(1, 2, 3))
+
+
+class Middle(nn.Module):
+    """residual block, attention, residual block."""
+
+    def __init__(self, width: int, groups: int, attention: bool):
+        super().__init__()
+        self.res = nn.ModuleList(ResBlock(width, width, groups=groups, eps=EPS) for _ in range(2))
+        self.attn = PixelAttention(width, groups) if attention else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.res[0](x)
+        return self.res[1](x if self.attn is None else self.attn(x))
+
+
+class Rung(nn.Module):
+    """Residual blocks at one resolution, then the change to the next."""
+
+    def __init__(self, widths: list[int], out: int, groups: int, resample: nn.Module | None):
+        super().__init__()
+        self.res = nn.ModuleList(ResBlock(w, out, groups=groups, eps=EPS) for w in widths)
+        self.resample = resample
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.res:
+            x = block(x)
+        return x if self.resample is None else self.resample(x)
+
+
+class Encoder(nn.Module):
+    """image (B, 3, H, W) in [-1, 1] -> moments (B, 2 * latent, H/f, W/f)."""
+
+    def __init__(self, c: AutoencoderConfig):
+        super().__init__()
+        self.patch = c.patch
+        self.stem = nn.Conv2d(c.image * c.patch**2, c.channels[0], 3, padding=1)
+        rungs, width, last = [], c.channels[0], len(c.channels) - 1
+        for level, out in enumerate(c.channels):
+            shrink = Downsample(out, symmetric=False) if level < last else None
+            rungs.append(Rung([width] + [out] * (c.blocks - 1), out, c.groups, shrink))
+            width = out
+        self.down = nn.ModuleList(rungs)
+        self.mid = Middle(width, c.groups, c.mid_attention)
+        self.head = Head(width, 2 * c.latent, groups=c.groups, eps=EPS)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(pixel_unshuffle(image, self.patch) if self.patch > 1 else image)
+        for rung in self.down:
+            x = rung(x)
+        return self.head(self.mid(x))
+
+
+class Decoder(nn.Module):
+    """latent (B, latent, h, w) -> image (B, 3, f*h, f*w), about [-1, 1]."""
+
+    def __init__(self, c: AutoencoderConfig):
+        super().__init__()
+        self.patch = c.patch
+        width = c.channels[-1]
+        self.stem = nn.Conv2d(c.latent, width, 3, padding=1)
+        self.mid = Middle(width, c.groups, c.mid_attention)
+        rungs = []
+        for level, out in reversed(list(enumerate(c.channels))):
+            grow = Upsample(out) if level else None
+            rungs.append(Rung([width] + [out] * c.blocks, out, c.groups, grow))
+            width = out
+        self.up = nn.ModuleList(rungs)
+        self.head = Head(width, c.image * c.patch**2, groups=c.groups, eps=EPS)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = self.mid(self.stem(z))
+        for rung in self.up:
+            x = rung(x)
+        x = self.head(x)
+        return pixel_shuffle(x, self.patch) if self.patch > 1 else x
+
+
+class AutoencoderKL(nn.Module):
+    """Encoder, diagonal Gaussian, decoder. Latents are raw: the system applies the scale."""
+
+    def __init__(self, config: AutoencoderConfig):
+        super().__init__()
+        self.config = config
+        self.encoder, self.decoder = Encoder(config), Decoder(config)
+        c = config.latent
+        self.quant = nn.Conv2d(2 * c, 2 * c, 1) if config.quant else None
+        self.post_quant = nn.Conv2d(c, c, 1) if config.quant else None
+
+    def encode(self, image: Tensor) -> DiagonalGaussian:
+        """image (B, 3, H, W) in [-1, 1], H and W divisible by the factor."""
+        moments = self.encoder(image)
+        return DiagonalGaussian.of(moments if self.quant is None else self.quant(moments))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Raw latent (B, C, h, w) -> image (B, 3, f*h, f*w)."""
+        return self.decoder(z if self.post_quant is None else self.post_quant(z))

@@ -1,0 +1,39 @@
+"""Embeddings of the noise level's label."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def sinusoid(
+    label: Tensor, width: int, *, cos_first: bool = True, shift: float = 0.0, period: float = 1e4
+) -> Tensor:
+    """Sinusoidal embedding of `label` (B,) -> (B, width) in float32 (1706.03762, section 3.5).
+
+    DDPM orders the halves (sin | cos) and divides the exponents by `half - 1` (`shift=1`);
+    guided-diffusion and Stable Diffusion order them (cos | sin) with `shift=0`.
+    """
+    half = width // 2
+    exponent = torch.arange(half, dtype=torch.float32, device=label.device) / (half - shift)
+    angle = label.float()[:, None] * torch.exp(-math.log(period) * exponent)  # (B, half)
+    halves = (angle.cos(), angle.sin()) if cos_first else (angle.sin(), angle.cos())
+    embedding = torch.cat(halves, dim=-1)
+    return nn.functional.pad(embedding, (0, width % 2))
+
+
+class LabelEmbedding(nn.Module):
+    """Sinusoid, then a two-layer perceptron: label (B,) -> (B, out)."""
+
+    def __init__(self, width: int, out: int, *, cos_first: bool = True, shift: float = 0.0):
+        super().__init__()
+        self.width, self.cos_first, self.shift = width, cos_first, shift
+        self.fc1 = nn.Linear(width, out)
+        self.fc2 = nn.Linear(out, out)
+
+    def forward(self, label: Tensor) -> Tensor:
+        wave = sinusoid(label, self.width, cos_first=self.cos_first, shift=self.shift)
+        wave = wave.to(self.fc1.weight.dtype)
+        return self.fc2(nn.functional.silu(self.fc1(wave)))

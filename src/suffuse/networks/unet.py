@@ -1,0 +1,121 @@
+"""The U-Net skeleton: stem, down, middle, up, head. The parts are injected by `families.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from suffuse.networks.attention import CrossAttention, KeyValue, SpatialTransformer, key_mask
+from suffuse.networks.blocks import Downsample, ResBlock, Upsample
+
+
+class Doors(Protocol):
+    """What the skeleton reads of a conditioning: each field a tensor or None."""
+
+    @property
+    def vector(self) -> Tensor | None: ...
+    @property
+    def tokens(self) -> Tensor | None: ...
+    @property
+    def mask(self) -> Tensor | None: ...
+    @property
+    def concat(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """Everything that depends on the conditioning alone, made once per generation."""
+
+    kvs: Sequence[KeyValue]  # one for each cross-attention, in order
+    mask: Tensor | None  # (B, 1, 1, L)
+    vector: Tensor | None  # (B, E), already projected
+    concat: Tensor | None  # (B, C, H, W)
+
+
+class Stage(nn.Module):
+    """One resolution: residual blocks, a transformer after each where the level has attention."""
+
+    def __init__(
+        self,
+        res: Sequence[ResBlock],
+        attn: Sequence[SpatialTransformer] = (),
+        resample: Downsample | Upsample | None = None,
+    ):
+        super().__init__()
+        self.res = nn.ModuleList(res)
+        self.attn = nn.ModuleList(attn)
+        self.resample = resample
+
+    def block(self, j: int, x: Tensor, emb: Tensor, context: Context) -> Tensor:
+        x = self.res[j](x, emb)
+        return self.attn[j](x, context.kvs, context.mask) if j < len(self.attn) else x
+
+
+class Head(nn.Module):
+    """norm, SiLU, convolution."""
+
+    def __init__(self, width: int, out: int, *, groups: int = 32, eps: float = 1e-5):
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=eps)
+        self.conv = nn.Conv2d(width, out, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(silu(self.norm(x)))
+
+
+class UNet(nn.Module):
+    """(B, C, H, W), label (B,) or (), context -> (B, C_out, H, W)."""
+
+    def __init__(
+        self,
+        stem: nn.Module,
+        time: nn.Module,
+        down: Sequence[Stage],
+        mid: Stage,
+        up: Sequence[Stage],
+        head: nn.Module,
+        vector: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.stem, self.time, self.vector = stem, time, vector
+        self.down, self.mid, self.up = nn.ModuleList(down), mid, nn.ModuleList(up)
+        self.head = head
+        self.cross = [m for m in self.modules() if isinstance(m, CrossAttention)]
+        for slot, module in enumerate(self.cross):
+            module.slot = slot
+
+    def prepare(self, cond: Doors) -> Context:
+        """Keys, values and projected vectors of `cond`: what no step has to compute again."""
+        kvs = [] if cond.tokens is None else [m.prepare(cond.tokens) for m in self.cross]
+        vector = None
+        if cond.vector is not None and self.vector is not None:
+            vector = self.vector(cond.vector)
+        return Context(kvs, key_mask(cond.mask), vector, cond.concat)
+
+    def forward(self, x: Tensor, label: Tensor, context: Context) -> Tensor:
+        # A label shared by the whole batch is embedded once and broadcast.
+        emb = self.time(label.reshape(-1))
+        emb = silu(emb if context.vector is None else emb + context.vector)
+        x = self.stem(x if context.concat is None else torch.cat((x, context.concat), dim=1))
+        skips = [x]
+        for stage in self.down:
+            for j in range(len(stage.res)):
+                x = stage.block(j, x, emb, context)
+                skips.append(x)
+            if stage.resample is not None:
+                x = stage.resample(x)
+                skips.append(x)
+        x = self.mid.block(0, x, emb, context)
+        x = self.mid.res[1](x, emb)
+        for stage in self.up:
+            for j in range(len(stage.res)):
+                x = stage.block(j, torch.cat((x, skips.pop()), dim=1), emb, context)
+            if stage.resample is not None:
+                # Sizes that do not halve evenly grow back to the size of the waiting skip.
+                x = stage.resample(x, skips[-1].shape[-2:])
+        return self.head(x)
