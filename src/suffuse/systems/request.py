@@ -1,0 +1,292 @@
+"""What to generate, in one list of fields: `Request`.
+
+Command-line flags, Python arguments, HTTP fields and the metadata stored in a picture are these
+fields, with these names and these defaults. Nothing here imports torch, so a request can be built,
+refused or written down before anything heavy starts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import operator
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from suffuse.errors import SuffuseError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    Picture = str | PathLike[str] | Image
+
+GRIDS = ("leading", "trailing", "linspace", "karras", "exponential")
+LARGEST_SEED = 2**63 - 1
+
+
+class Progress(NamedTuple):
+    """One step of one image, as `stream` yields it.
+
+    `preview()` decodes the current estimate of the finished picture; it costs a decoder pass, so
+    it runs only when called. `result` is set on the last item of each image.
+    """
+
+    image_index: int  # which of the request's n images
+    i: int  # step, from 0
+    steps: int  # steps in total
+    preview: Callable[[], Image]
+    result: Image | None
+    seed: int  # this image's own: the request's seed + image_index
+
+
+@dataclass(frozen=True)
+class Request:
+    """A generation. `None` means the model's own default.
+
+    Construction checks every value that can be judged alone and raises `SuffuseError`;
+    `check()` judges what needs the sampler table or the picture files.
+    """
+
+    prompt: str
+    negative: str = ""
+    steps: int | None = None
+    guidance: float | None = None  # classifier-free guidance scale; 1 = none
+    rescale: float = 0.0  # guidance rescale phi in [0, 1], arXiv:2305.08891 section 3.4
+    sampler: str | None = None
+    grid: str | None = None  # one of GRIDS
+    eta: float | None = None  # share of fresh noise at each step, for samplers that take it
+    seed: int | None = None  # image i uses seed + i; None or -1 = random
+    n: int = 1
+    width: int | None = None  # pixels
+    height: int | None = None  # pixels
+    image: Picture | None = None  # start from this picture instead of from noise
+    mask: Picture | None = None  # white = repaint; needs `image`
+    strength: float = 0.8  # how much of the way back to noise `image` goes, in (0, 1]
+    clip_skip: int = 0  # layers of the text encoder left out at its end, counted from 0
+
+    def __post_init__(self) -> None:
+        put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
+        _text("prompt", self.prompt)
+        _text("negative", self.negative)
+        if not self.prompt.strip():
+            raise SuffuseError("the prompt is empty: say in a few words what to draw")
+        for name, least in (("steps", 1), ("n", 1), ("width", 1), ("height", 1), ("clip_skip", 0)):
+            put(name, _whole(name, getattr(self, name), least, optional=name not in _NEVER_NONE))
+        put("guidance", _number("guidance", self.guidance, 0.0, optional=True))
+        put("eta", _number("eta", self.eta, 0.0, optional=True))
+        put("rescale", _number("rescale", self.rescale, 0.0, 1.0))
+        put("strength", _number("strength", self.strength, 0.0, 1.0))
+        if self.strength == 0:
+            raise SuffuseError("strength must be above 0 and at most 1, not 0")
+        put("seed", _seed(self.seed, self.n))
+        if self.sampler is not None:
+            _text("sampler", self.sampler)
+        if self.grid is not None and self.grid not in GRIDS:
+            raise SuffuseError(f"unknown grid {self.grid!r}: choose one of {', '.join(GRIDS)}")
+        if self.mask is not None and self.image is None:
+            raise SuffuseError("a mask needs an image to repaint: give image as well")
+
+    def check(self) -> Request:
+        """Judge the sampler's name and the pictures too; returns the request itself.
+
+        Raises SuffuseError for an unknown sampler, a missing or unreadable picture, and a mask
+        of another size than the image. Imports torch when a sampler is named.
+        """
+        if self.sampler is not None:
+            from suffuse.diffusion.samplers import resolve
+
+            resolve(self.sampler)
+        self.pictures()
+        return self
+
+    def resolve(
+        self,
+        *,
+        steps: int | None = None,
+        guidance: float | None = None,
+        sampler: str | None = None,
+        grid: str | None = None,
+        eta: float | None = None,
+        width: int | None = None,
+        height: int | None = None,
+    ) -> Request:
+        """The request as it will run: a model's defaults where it says None, and a definite seed.
+
+        A random seed lies in [0, 2**32), the range other programs accept too.
+        """
+        return replace(
+            self,
+            steps=steps if self.steps is None else self.steps,
+            guidance=guidance if self.guidance is None else self.guidance,
+            sampler=sampler if self.sampler is None else self.sampler,
+            grid=grid if self.grid is None else self.grid,
+            eta=eta if self.eta is None else self.eta,
+            width=width if self.width is None else self.width,
+            height=height if self.height is None else self.height,
+            seed=secrets.randbelow(2**32) if self.seed is None else self.seed,
+        )
+
+    def pictures(self) -> tuple[Image | None, Image | None]:
+        """The image (RGB) and the mask (L, white = repaint), opened, upright and of one size."""
+        image = None if self.image is None else open_picture(self.image, "image", "RGB")
+        mask = None if self.mask is None else open_picture(self.mask, "mask", "L")
+        if image is not None and mask is not None and image.size != mask.size:
+            raise SuffuseError(
+                f"the mask is {_size(mask)} pixels and the image {_size(image)}: "
+                "they must have the same size"
+            )
+        return image, mask
+
+    def to_json(self) -> dict[str, Any]:
+        """A dictionary that `json` can write. Pictures become their path and SHA-256."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("image", "mask"):
+            if found[name] is not None:
+                found[name] = _fingerprint(found[name])
+        return found
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Request:
+        """The reverse of `to_json`, strict about names.
+
+        A picture is looked up under its path and must still have its SHA-256; one that was only
+        in memory cannot come back. Raises SuffuseError.
+        """
+        known = [f.name for f in fields(cls)]
+        for name in data:
+            if name not in known:
+                raise SuffuseError(f"unknown field {name!r}: a request has {', '.join(known)}")
+        if "prompt" not in data:
+            raise SuffuseError("the request has no prompt")
+        values = dict(data)
+        for name in ("image", "mask"):
+            if values.get(name) is not None:
+                values[name] = _find(values[name], name)
+        return cls(**values)
+
+
+_NEVER_NONE = ("n", "clip_skip")
+
+
+def open_picture(source: Picture, role: str, mode: str) -> Image:
+    """Open a path or take a PIL image; upright as its EXIF says, transparent parts over white.
+
+    `mode` is the PIL mode of the answer ("RGB" or "L"); `role` names the picture in errors.
+    """
+    from PIL import Image, ImageOps
+
+    opened: Image.Image
+    if isinstance(source, Image.Image):
+        opened = source
+    else:
+        try:
+            with Image.open(source) as file:
+                file.load()
+                opened = file
+        except FileNotFoundError:
+            raise SuffuseError(f"there is no {role} file '{fspath(source)}'") from None
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            why = "it is a folder" if isinstance(error, IsADirectoryError) else "not a picture"
+            why = "no permission" if isinstance(error, PermissionError) else why
+            raise SuffuseError(f"cannot open the {role} '{fspath(source)}': {why}") from error
+    upright = ImageOps.exif_transpose(opened)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        upright = Image.alpha_composite(white, layer)
+    return upright.convert(mode)
+
+
+def picture_hash(source: Picture) -> str:
+    """SHA-256 in hex: of a file's bytes, or of an in-memory picture's mode, size and pixels."""
+    from PIL import Image
+
+    if isinstance(source, Image.Image):
+        head = f"{source.mode} {source.width} {source.height}\n".encode()
+        return hashlib.sha256(head + source.tobytes()).hexdigest()
+    try:
+        with open(source, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError as error:
+        why = error.strerror
+        raise SuffuseError(f"cannot read the picture '{fspath(source)}': {why}") from None
+
+
+def _fingerprint(source: Picture) -> dict[str, str]:
+    from PIL import Image
+
+    digest = picture_hash(source)
+    if isinstance(source, Image.Image):
+        return {"sha256": digest}
+    return {"path": fspath(source), "sha256": digest}
+
+
+def _find(value: Any, role: str) -> str:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping):
+        raise SuffuseError(f"{role} must be a path, not {value!r}")
+    if not isinstance(value.get("path"), str):
+        raise SuffuseError(f"the {role} existed only in memory and is not recorded: give it again")
+    path, digest = value["path"], value.get("sha256")
+    if digest is not None and picture_hash(path) != digest:
+        raise SuffuseError(f"the {role} '{path}' has changed since it was used: give it again")
+    return path
+
+
+def _size(image: Image) -> str:
+    return f"{image.width}x{image.height}"
+
+
+def _text(name: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise SuffuseError(f"{name} must be text, not {value!r}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise SuffuseError(f"{name} is not valid Unicode text: write it in UTF-8") from None
+
+
+def _whole(name: str, value: Any, least: int, optional: bool) -> int | None:
+    if value is None and optional:
+        return None
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise SuffuseError(f"{name} must be a whole number, not {value!r}") from None
+    if number < least:
+        raise SuffuseError(f"{name} must be at least {least}, not {number}")
+    return number
+
+
+def _number(
+    name: str, value: Any, least: float, most: float = math.inf, optional: bool = False
+) -> float | None:
+    if value is None and optional:
+        return None
+    try:
+        if isinstance(value, (bool, str)):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise SuffuseError(f"{name} must be a number, not {value!r}") from None
+    if not (math.isfinite(number) and least <= number <= most):
+        bounds = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
+        raise SuffuseError(f"{name} must be {bounds}, not {number:g}")
+    return number
+
+
+def _seed(value: Any, n: int) -> int | None:
+    if value is None or value == -1:
+        return None
+    seed = _whole("seed", value, -1, optional=False)
+    if seed is not None and seed + n - 1 > LARGEST_SEED:
+        raise SuffuseError(
+            f"seed must be at most {LARGEST_SEED}: the last of {n} images would use {seed + n - 1}"
+        )
+    return seed
