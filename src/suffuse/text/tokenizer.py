@@ -97,7 +97,6 @@ def load_tokenizer(folder: Path | str, window: int | None = None) -> Tokenizer:
     missing or damaged, or do not say which tokens begin, end and pad.
     """
     folder = Path(folder)
-    names = _special_names(folder)
     if (folder / "tokenizer.json").is_file():
         backend = _read_whole(folder / "tokenizer.json")
     elif (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
