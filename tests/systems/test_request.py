@@ -134,7 +134,7 @@ def test_json_of_pictures(tmp_path):
     [
         ({"prompt": "a", "colour": 1}, "unknown field 'colour'"),
         ({}, "no prompt"),
-        ({"prompt": "a", "image": 3}, "image must be a path"),
+        ({"prompt": "a", "image": 3}, "image must be a path or a picture"),
         ({"prompt": "a", "steps": "20"}, "steps must be a whole number, not '20'"),
         ({"prompt": "a", "sampler": 3}, "sampler must be text"),
     ],

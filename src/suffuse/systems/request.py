@@ -86,6 +86,8 @@ class Request:
             _text("sampler", self.sampler)
         if self.grid is not None and self.grid not in GRIDS:
             raise SuffuseError(f"unknown grid {self.grid!r}: choose one of {', '.join(GRIDS)}")
+        for name in ("image", "mask"):
+            _picture(name, getattr(self, name))
         if self.mask is not None and self.image is None:
             raise SuffuseError("a mask needs an image to repaint: give image as well")
 
@@ -224,11 +226,9 @@ def _fingerprint(source: Picture) -> dict[str, str]:
     return {"path": fspath(source), "sha256": digest}
 
 
-def _find(value: Any, role: str) -> str:
-    if isinstance(value, str):
-        return value
+def _find(value: Any, role: str) -> Any:
     if not isinstance(value, Mapping):
-        raise SuffuseError(f"{role} must be a path, not {value!r}")
+        return value
     if not isinstance(value.get("path"), str):
         raise SuffuseError(f"the {role} existed only in memory and is not recorded: give it again")
     path, digest = value["path"], value.get("sha256")
@@ -248,6 +248,15 @@ def _text(name: str, value: Any) -> None:
         value.encode()
     except UnicodeEncodeError:
         raise SuffuseError(f"{name} is not valid Unicode text: write it in UTF-8") from None
+
+
+def _picture(name: str, value: Any) -> None:
+    if value is None or isinstance(value, (str, PathLike)):
+        return
+    from PIL.Image import Image
+
+    if not isinstance(value, Image):
+        raise SuffuseError(f"{name} must be a path or a picture, not {value!r}")
 
 
 def _whole(name: str, value: Any, least: int, optional: bool) -> int | None:
