@@ -26,7 +26,7 @@ class Network(Protocol[Context]):
         ...
 
     def __call__(self, x: Tensor, label: Tensor, context: Context) -> Tensor:
-        """`x (B, C, H, W)`, `label (B,)` to `(B, C, H, W)`."""
+        """`x (B, C, H, W)` to `(B, C, H, W)`; `label` is (B,), or of one number shared by all."""
         ...
 
 
@@ -41,7 +41,7 @@ def bind(net: Network[Context], cond: Cond) -> RawModel:
     context = net.prepare(cond)
 
     def raw(x: Tensor, level: Level) -> Tensor:
-        return net(x, level.label.expand(len(x)), context).to(x.dtype)
+        return net(x, level.label, context).to(x.dtype)
 
     return raw
 
@@ -64,7 +64,8 @@ def cfg(
     context = net.prepare(both)
 
     def raw(x: Tensor, level: Level) -> Tensor:
-        label = level.label.expand(len(x)).repeat(2)  # (2B,)
+        # A label that the batch shares stays one, so that the network embeds it once.
+        label = level.label if level.label.numel() == 1 else level.label.repeat(2)  # (2B,)
         answer = net(torch.cat([x, x]), label, context).to(x.dtype)  # (2B,C,H,W)
         without, with_cond = answer.chunk(2)
         guided = without + scale * (with_cond - without)
