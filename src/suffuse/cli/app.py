@@ -1,0 +1,53 @@
+"""The commands of `suffuse` and how they hang together."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+import suffuse
+from suffuse.cli import console, evaluate, generate, inspect, train
+
+
+class Group(TyperGroup):
+    """Turns Ctrl-C into our own exception before typer, whose exit status for it has varied."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise console.Stopped("stopped") from None
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Make pictures from words, train the models that do, and measure them.",
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.say(f"suffuse {suffuse.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _suffuse(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("generate")(generate.generate)
+app.command("inspect")(inspect.inspect)
+app.add_typer(train.app, name="train")
+app.add_typer(evaluate.app, name="evaluate")

@@ -1,0 +1,261 @@
+"""`suffuse generate`: the flags are the fields of `Request`, by the same names."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from suffuse.cli.console import Bar, Debug, Stopped, note, say, uninterrupted, warn
+from suffuse.errors import SuffuseError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from suffuse.cli.output import Destination
+    from suffuse.systems.latent import LatentDiffusion
+    from suffuse.systems.metadata import Metadata, Origin
+    from suffuse.systems.request import Progress, Request
+
+FRAMES = 8  # of a film strip
+
+_START, _OUT, _RUN = "Start from a picture", "Output", "Model and machine"
+
+
+def generate(
+    ctx: typer.Context,
+    prompt: Annotated[
+        str | None, typer.Argument(help="What to draw.", metavar="PROMPT", show_default=False)
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What to keep out.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="How closely to follow PROMPT; 1 = freely.")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(help="euler_a, ddim …; a wrong name lists all.")
+    ] = None,
+    grid: Annotated[
+        str | None, typer.Option(help="leading|trailing|linspace|karras|exponential")
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")
+    ] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    rescale: Annotated[float | None, typer.Option(help="Guidance rescale, 0 to 1.")] = None,
+    eta: Annotated[float | None, typer.Option(help="Fresh noise at each step, 0 to 1.")] = None,
+    clip_skip: Annotated[
+        int | None, typer.Option(help="Last layers of the text encoder to leave out.")
+    ] = None,
+    from_file: Annotated[
+        Path | None, typer.Option(help="Prompts, one a line; # lines are skipped.")
+    ] = None,
+    like: Annotated[
+        Path | None, typer.Option(help="Repeat a picture; other flags change it.")
+    ] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Start from this picture.", rich_help_panel=_START)
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Repaint only where this is white.", rich_help_panel=_START),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="How far to change it, 0 to 1; 0.8 unless said.", rich_help_panel=_START),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="FILE.png, or a folder; else outputs/.", rich_help_panel=_OUT
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace existing files.", rich_help_panel=_OUT)
+    ] = False,
+    film: Annotated[
+        Path | None, typer.Option(help="Write the denoising as a strip.", rich_help_panel=_OUT)
+    ] = None,
+    preview: Annotated[
+        int | None,
+        typer.Option(help="Write a preview every so many steps.", rich_help_panel=_OUT),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Folder, file or Hub name; else the bundled.",
+            rich_help_panel=_RUN,
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …", rich_help_panel=_RUN)] = "auto",
+    dtype: Annotated[
+        str | None,
+        typer.Option(help="auto, float32, float16 or bfloat16.", rich_help_panel=_RUN),
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Make pictures from words. What is not said is left to the model.
+
+    For example: suffuse generate "a red apple on a blue background"
+    """
+    from suffuse.cli.output import Destination
+
+    if preview is not None and preview < 1:
+        raise SuffuseError(f"preview must be at least 1, not {preview}")
+    requests, origin = _requests(ctx.params)
+    count = sum(request.n for request in requests)
+    out = Destination(output, count, overwrite)
+    strips = None if film is None else Destination(film, count, overwrite)
+    for request in requests:
+        request.check()
+    if origin is not None:
+        model, dtype = model or origin.source, dtype or origin.dtype
+    with Bar() as bar:
+        run = _Run(out, strips, preview, bar)
+        try:
+            run(requests, model, device, dtype or "auto", origin)
+        except KeyboardInterrupt:
+            kept = ", ".join(map(str, run.kept)) or "no picture was finished"
+            raise Stopped(f"stopped; {'kept ' if run.kept else ''}{kept}") from None
+
+
+def _requests(flags: dict[str, Any]) -> tuple[list[Request], Origin | None]:
+    """The requests that the flags ask for and, with --like, the model the picture came from."""
+    from suffuse.systems.metadata import read_parameters
+    from suffuse.systems.request import Request
+
+    names = [field.name for field in fields(Request)]
+    said = {name: flags[name] for name in names if flags[name] is not None}
+    said |= {name: str(said[name]) for name in ("image", "mask") if name in said}
+    if flags["from_file"] is not None:
+        if "prompt" in said or flags["like"] is not None:
+            raise SuffuseError("--from-file brings the prompts: give no PROMPT and no --like")
+        return [Request(**{**said, "prompt": line}) for line in _lines(flags["from_file"])], None
+    if flags["like"] is not None:
+        found = read_parameters(flags["like"])
+        return [found.to_request(said)], found.origin
+    if "prompt" not in said:
+        raise SuffuseError('say what to draw: suffuse generate "a red apple"')
+    return [Request(**said)], None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        text = sys.stdin.read() if str(path) == "-" else path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise SuffuseError(f"'{path}' is not text in UTF-8") from None
+    except OSError as error:
+        raise SuffuseError(f"cannot read '{path}': {error.strerror}") from None
+    lines = [line.strip() for line in text.splitlines()]
+    found = [line for line in lines if line and not line.startswith("#")]
+    if not found:
+        raise SuffuseError(f"'{path}' has no prompts: write one a line")
+    return found
+
+
+class _Run:
+    """One call of the command: follows the steps, writes each picture the moment it is done."""
+
+    def __init__(
+        self, out: Destination, strips: Destination | None, preview: int | None, bar: Bar
+    ) -> None:
+        self.kept: list[Path] = []
+        self._out, self._strips, self._preview, self._bar = out, strips, preview, bar
+        self._done = 0
+
+    def __call__(
+        self,
+        requests: list[Request],
+        model: str | None,
+        device: str,
+        dtype: str,
+        like: Origin | None,
+    ) -> None:
+        import suffuse
+        from suffuse.systems.metadata import Origin, describe
+
+        system = suffuse.load(model, device=device, dtype=dtype)
+        info = system.info
+        origin = Origin(info.name, model, info.hash(), dtype)
+        if like is not None and like.hash is not None and like.hash != origin.hash:
+            with self._bar.hidden():
+                warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")
+        # Everything that can be refused or has to be chosen at random is settled before the run.
+        jobs = [system.resolve(request) for request in requests]
+        stored = [describe(job, origin) for job in jobs]
+        count = sum(job.n for job in jobs)
+        for job, metadata in zip(jobs, stored):
+            self._follow(system, job, metadata, count)
+
+    def _follow(
+        self, system: LatentDiffusion, job: Request, metadata: Metadata, count: int
+    ) -> None:
+        names: dict[int, Path] = {}
+        frames: dict[int, list[Image]] = {}
+        for step in system.stream(job):
+            self._done += 1
+            which = f"picture {min(len(self.kept) + 1, count)} of {count}"
+            self._bar.step(which, self._done, count * step.steps)
+            if step.image_index not in names:
+                names[step.image_index] = self._out.next(step.seed, job.prompt)
+            name = names[step.image_index]
+            strip = frames.setdefault(step.image_index, [])
+            self._show(step, name, strip, metadata)
+            if step.result is not None:
+                self._keep(step, name, strip, metadata, job.prompt)
+
+    def _show(self, step: Progress, name: Path, strip: list[Image], metadata: Metadata) -> None:
+        """The preview file and the film's frame, where this step is due for one."""
+        every = self._preview is not None and (step.i + 1) % self._preview == 0
+        framed = self._strips is not None and step.i in frame_steps(step.steps)
+        if step.result is not None or not (every or framed):
+            return
+        picture = step.preview()
+        if framed:
+            strip.append(picture)
+        if every:
+            path = name.with_stem(f"{name.stem}-step-{step.i + 1:02d}")
+            path = self._out.save(picture, path, metadata.for_image(step.seed, picture.size))
+            with self._bar.hidden():
+                note(f"preview {path}")
+
+    def _keep(
+        self, step: Progress, name: Path, strip: list[Image], metadata: Metadata, prompt: str
+    ) -> None:
+        assert step.result is not None
+        about = metadata.for_image(step.seed, step.result.size)
+        with uninterrupted(), self._bar.hidden():
+            path = self._out.save(step.result, name, about)
+            self.kept.append(path)
+            if self._strips is not None:
+                picture = side_by_side([*strip, step.result])
+                film = self._strips.next(step.seed, prompt)
+                note(f"film {self._strips.save(picture, film, about)}")
+            say(f"{path}  seed {step.seed}")
+
+
+def frame_steps(steps: int) -> set[int]:
+    """The steps, evenly spaced, whose previews make the film; the last is the finished picture."""
+    count = min(FRAMES, steps)
+    return {round(k * (steps - 1) / max(count - 1, 1)) for k in range(count)}
+
+
+def side_by_side(pictures: list[Image]) -> Image:
+    """One row of pictures, each as high as the last."""
+    from PIL import Image
+
+    width, height = pictures[-1].size
+    row = Image.new("RGB", (width * len(pictures), height))
+    for i, picture in enumerate(pictures):
+        row.paste(
+            picture.resize((width, height)) if picture.size != (width, height) else picture,
+            (i * width, 0),
+        )
+    return row

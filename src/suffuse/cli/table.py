@@ -1,0 +1,63 @@
+"""Nested values as a table of two columns, for people."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from suffuse.cli.console import say
+
+
+def show(values: Mapping[str, Any]) -> None:
+    """Print `values` with a heading for each nested part; empty values are left out.
+
+    On a terminal long values are wrapped in their column; elsewhere nothing is ever broken.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True, style="cyan")
+    table.add_column(overflow="fold")
+    for name, value in _rows(values):
+        table.add_row(Text(name), Text(value))
+    terminal = sys.stdout.isatty()
+    width = shutil.get_terminal_size().columns if terminal else 1_000_000
+    text = io.StringIO()
+    Console(file=text, width=width, force_terminal=terminal).print(table)
+    say("\n".join(line.rstrip() for line in text.getvalue().strip("\n").split("\n")))
+
+
+def _rows(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, str]]:
+    for name, value in values.items():
+        label = indent + str(name).replace("_", " ")
+        if isinstance(value, Mapping):
+            if value:
+                yield label, ""
+                yield from _rows(value, indent + "  ")
+        elif isinstance(value, (list, tuple)) and any(isinstance(item, Mapping) for item in value):
+            yield label, ""
+            for item in value:
+                title, *rest = item.items()
+                yield f"{indent}  {title[1]}", ""
+                yield from _rows(dict(rest), indent + "    ")
+        elif isinstance(value, (list, tuple)):
+            if value:
+                yield label, ", ".join(map(_plain, value))
+        elif value is not None and value != "":
+            yield label, _plain(value)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and abs(value) >= 100_000 and not isinstance(value, bool):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)
