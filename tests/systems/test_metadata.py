@@ -172,7 +172,7 @@ def test_the_text_looks_as_users_know_it():
 def test_png_round_trip(tmp_path, prompt):
     path = tmp_path / "out.png"
     request = Request(prompt, "x: y", 12, 5.5, sampler="ddim", seed=40, n=4, width=8, height=8)
-    origin = Origin("model", "some/folder", "ab" * 32, "cpu", "float32")
+    origin = Origin("model", "some/folder", "ab" * 32, "float32")
     image = Image.new("RGB", (8, 8), (1, 2, 3))
     write_png(image, path, describe(request, origin).for_image(42, image.size))
     found = read_parameters(path)

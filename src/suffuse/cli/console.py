@@ -88,8 +88,8 @@ def uninterrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed:
-        raise KeyboardInterrupt
+    if pressed:  # now what it would have done, which is nothing for a job in the background
+        signal.raise_signal(signal.SIGINT)
 
 
 class Bar:

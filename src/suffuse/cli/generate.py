@@ -110,11 +110,15 @@ def generate(
     if preview is not None and preview < 1:
         raise SuffuseError(f"preview must be at least 1, not {preview}")
     requests, origin = _requests(ctx.params)
+    requests[0].check()  # the others differ from it by their prompts alone
     count = sum(request.n for request in requests)
     out = Destination(output, count, overwrite)
     strips = None if film is None else Destination(film, count, overwrite)
-    for request in requests:
-        request.check()
+    if strips is not None and strips.shares_names_with(out):
+        raise SuffuseError(f"the film and the picture would both be '{film}': name them apart")
+    for place in (out, strips):
+        if place is not None:
+            place.prepare()
     if origin is not None:
         model, dtype = model or origin.source, dtype or origin.dtype
     with Bar() as bar:
@@ -183,7 +187,7 @@ class _Run:
 
         system = suffuse.load(model, device=device, dtype=dtype)
         info = system.info
-        origin = Origin(info.name, model, info.hash(), dtype)
+        origin = Origin(name=info.name, source=model, hash=info.hash(), dtype=dtype)
         if like is not None and like.hash is not None and like.hash != origin.hash:
             with self._bar.hidden():
                 warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")

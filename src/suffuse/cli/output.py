@@ -17,11 +17,11 @@ FOLDER = Path("outputs")
 
 
 class Destination:
-    """Settles the names of `count` pictures, having made sure they can be written.
+    """Settles the names of `count` pictures; `prepare` makes sure they can be written.
 
     `output` is a folder (existing, or without `.png`), a `.png` file, or None for `outputs/`.
     Several pictures for one named file become name-1.png, name-2.png and so on. Raises SuffuseError
-    for a place that cannot be written and for a file that is already there, unless `overwrite`.
+    for a file that is already there, unless `overwrite`.
     """
 
     def __init__(self, output: Path | None, count: int, overwrite: bool) -> None:
@@ -33,13 +33,33 @@ class Destination:
             self._left = _names(output, count)
         else:
             self._folder = output
-        _prepare(self._folder)
         self._named = bool(self._left)
         self._number = 0
         for path in self._left:
             if path.is_dir() or (path.exists() and not overwrite):
                 why = "is a folder" if path.is_dir() else "is already there: add --overwrite"
                 raise SuffuseError(f"'{path}' {why}, or give another name")
+
+    def prepare(self) -> None:
+        """Make the folder and try to write in it, as permissions alone do not tell.
+
+        Raises SuffuseError for a place that cannot be written.
+        """
+        folder = self._folder
+        probe = folder / f".{secrets.token_hex(8)}.tmp"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.touch(exist_ok=False)
+            probe.unlink()
+        except OSError as error:
+            why = "it is not a folder" if folder.is_file() else error.strerror
+            raise SuffuseError(f"cannot write in '{folder}': {why}; choose another") from error
+
+    def shares_names_with(self, other: Destination) -> bool:
+        """Whether both would write a file of the same name."""
+        return not {path.resolve() for path in self._left}.isdisjoint(
+            path.resolve() for path in other._left
+        )
 
     def next(self, seed: int, prompt: str) -> Path:
         """The name of the next picture."""
@@ -70,15 +90,3 @@ def _names(output: Path, count: int) -> list[Path]:
     if count == 1:
         return [output]
     return [output.with_stem(f"{output.stem}-{i + 1}") for i in range(count)]
-
-
-def _prepare(folder: Path) -> None:
-    """Make the folder and try to write in it: permissions alone do not tell."""
-    probe = folder / f".{secrets.token_hex(8)}.tmp"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.touch(exist_ok=False)
-        probe.unlink()
-    except OSError as error:
-        why = error.strerror or error
-        raise SuffuseError(f"cannot write in '{folder}': {why}; choose another --output") from error

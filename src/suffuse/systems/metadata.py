@@ -31,12 +31,15 @@ _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that made a picture. `source` is what `suffuse.load` was given, None = bundled."""
+    """The model that made a picture.
+
+    `source` (None = bundled) and `dtype` are what `suffuse.load` was given, so that the same can
+    be asked for again.
+    """
 
     name: str | None = None
     source: str | None = None
     hash: str | None = None
-    device: str | None = None
     dtype: str | None = None
 
 

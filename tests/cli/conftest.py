@@ -1,0 +1,69 @@
+"""Commands are tested as users meet them: as processes."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+import suffuse
+from suffuse.errors import SuffuseError
+
+ENV = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def start(tmp_path):
+    """start(*args): a running `suffuse` in `tmp_path`."""
+
+    def start(*args):
+        return subprocess.Popen(
+            [sys.executable, "-m", "suffuse", *map(str, args)],
+            cwd=tmp_path,
+            env=ENV,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            # Takes Ctrl-C even where the tests run in the background, which ignores it.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+
+    return start
+
+
+@pytest.fixture
+def run(start):
+    """run(*args): exit status, standard output and standard error of a finished `suffuse`."""
+
+    def run(*args):
+        process = start(*args)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def refusal(run):
+    """refusal(*args): the message of a command that must end with 2 and one line on stderr."""
+
+    def refusal(*args):
+        status, out, err = run(*args)
+        assert (status, out) == (2, ""), err
+        assert err.count("\n") == 1 and err.endswith("\n"), err
+        assert err.startswith("suffuse: ")
+        return err.removeprefix("suffuse: ").rstrip("\n")
+
+    return refusal
+
+
+@pytest.fixture(scope="session")
+def bundled():
+    """Tests of whole generations run where the bundled model can be loaded."""
+    try:
+        return suffuse.load()
+    except (ImportError, SuffuseError) as error:
+        pytest.skip(f"no bundled model: {error}")
