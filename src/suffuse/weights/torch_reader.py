@@ -192,9 +192,10 @@ def _entry(source: Source, name: str, tensor: PickledTensor, records: Records) -
     if storage.key not in records:
         _refuse(source, f"the numbers of {show(name)} are missing; copy or download it again")
     start, size = records[storage.key]
+    if (storage.first + storage.numel) * storage.dtype.itemsize > size:
+        _refuse(source, f"the storage of {show(name)} is cut short; copy or download it again")
     skip = storage.first * storage.dtype.itemsize + tensor.offset * tensor.dtype.itemsize
-    if skip > size:
-        skip = 0 if 0 in tensor.shape else size
+    skip = min(skip, size)  # an empty tensor may lie anywhere
     return entry(source, name, start + skip, size - skip, tensor.dtype, tensor.shape, tensor.stride)
 
 

@@ -1,0 +1,42 @@
+"""diffusers' AutoencoderKL; folders of 2022 name the attention's layers as its first version did."""
+
+from __future__ import annotations
+
+from suffuse.weights.mapping import KeyMap, Row, nest
+from suffuse.weights.maps.blocks import DIFFUSERS_RES
+
+# Where two rows fit, the first is how it is written today.
+_ATTENTION = (
+    Row("norm.*", "group_norm.*"),
+    Row("q.*", "to_q.*"),
+    Row("k.*", "to_k.*"),
+    Row("v.*", "to_v.*"),
+    Row("out.*", "to_out.0.*"),
+    Row("q.*", "query.*"),
+    Row("k.*", "key.*"),
+    Row("v.*", "value.*"),
+    Row("out.*", "proj_attn.*"),
+)
+
+
+def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]:
+    """Encoder or decoder: a stem, the ladder, the middle, a head."""
+    return (
+        Row(f"{part}.stem.*", f"{part}.conv_in.*"),
+        *nest(f"{part}.{blocks}.{{i}}.res.{{j}}", f"{part}.{theirs}.{{i}}.resnets.{{j}}", DIFFUSERS_RES),
+        Row(f"{part}.{blocks}.{{i}}.resample.conv.*", f"{part}.{theirs}.{{i}}.{resample}.0.conv.*"),
+        *nest(f"{part}.mid.res.{{j}}", f"{part}.mid_block.resnets.{{j}}", DIFFUSERS_RES),
+        *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", _ATTENTION),
+        Row(f"{part}.head.norm.*", f"{part}.conv_norm_out.*"),
+        Row(f"{part}.head.conv.*", f"{part}.conv_out.*"),
+    )
+
+
+DIFFUSERS_VAE = KeyMap(
+    (
+        *_half("encoder", "down", "down_blocks", "downsamplers"),
+        *_half("decoder", "up", "up_blocks", "upsamplers"),
+        Row("quant.*", "quant_conv.*"),
+        Row("post_quant.*", "post_quant_conv.*"),
+    )
+)
