@@ -6,6 +6,7 @@ paper's weight w (arXiv 2207.12598, eq. 6) is `scale - 1`.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 import torch
@@ -133,4 +134,4 @@ def thresholded(x0: Tensor, ratio: float, maximum: float | None = None) -> Tenso
 
 
 def _with_x0(p: Prediction, x0: Tensor, x: Tensor, level: Level, rederive: bool) -> Prediction:
-    return Prediction(x0, x0_to_eps(x, x0, level) if rederive else p.eps, p.raw)
+    return replace(p, x0=x0, eps=x0_to_eps(x, x0, level) if rederive else p.eps)

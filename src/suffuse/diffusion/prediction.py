@@ -29,13 +29,17 @@ KINDS: tuple[str, ...] = get_args(Kind)
 class Prediction:
     """A denoiser's answer, each `(B, C, H, W)`.
 
-    `raw` is the network's output after guidance: PLMS keeps a history of it, and for v-models that
-    is not the history of eps.
+    `raw` is the network's output after guidance, of kind `kind`: PLMS keeps a history of it, and for
+    v-models that is not the history of eps. `var` is what a network that learns its variance says
+    about it: 1 is the largest sensible variance of a step, -1 the smallest (arXiv 2102.09672,
+    eq. 15).
     """
 
     x0: Tensor
     eps: Tensor
     raw: Tensor
+    kind: Kind = "eps"
+    var: Tensor | None = None
 
 
 RawModel = Callable[[Tensor, Level], Tensor]  # (B,C,H,W), level -> (B,C,H,W)
@@ -47,17 +51,21 @@ def diffuse(x0: Tensor, eps: Tensor, level: Level) -> Tensor:
     return level.alpha * x0 + level.sigma * eps
 
 
-def predict(model: RawModel, kind: Kind) -> Denoiser:
+def predict(model: RawModel, kind: Kind, learned_var: bool = False) -> Denoiser:
     """Read `model`'s output as `kind` and complete it to a `Prediction`.
+
+    With `learned_var` the output has twice the channels of `x`, the second half being `var`.
 
     Raises `SuffuseError` for an unknown kind.
     """
-    solve = _SOLVE[check_kind(kind)]
+    check_kind(kind)
 
     def denoise(x: Tensor, level: Level) -> Prediction:
-        raw = model(x, level)
-        x0, eps = solve(x, raw, level)
-        return Prediction(x0, eps, raw)
+        raw, var = model(x, level), None
+        if learned_var:
+            raw, var = raw.chunk(2, dim=1)  # (B,2C,H,W) -> two of (B,C,H,W)
+        x0, eps = solve(kind, x, raw, level)
+        return Prediction(x0, eps, raw, kind, var)
 
     return denoise
 
@@ -90,6 +98,11 @@ def check_kind(kind: str) -> str:
 # are well-posed at every level. eps says nothing about x0 at alpha = 0 (zero terminal SNR) and x0
 # nothing about eps at sigma = 0: there the answer of least norm, zero, is returned in place of a
 # division by zero, and nothing becomes infinite.
+
+
+def solve(kind: Kind, x: Tensor, raw: Tensor, level: Level) -> tuple[Tensor, Tensor]:
+    """The `(x0, eps)` that an output `raw` of this kind means at `x`, each (B, C, H, W)."""
+    return _SOLVE[kind](x, raw, level)
 
 
 def _inverse(a: Tensor) -> Tensor:
