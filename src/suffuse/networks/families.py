@@ -71,3 +71,25 @@ def stable_diffusion(c: SDConfig) -> UNet:
     stem = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
     head = Head(width, c.out_channels, groups=c.groups)
     return UNet(stem, time, down, mid, up, head)
+
+
+def initialise(net: UNet) -> UNet:
+    """Prepares fresh weights for training: every residual branch and the head start at zero.
+
+    The network then begins as the identity between its skips (2105.05233, appendix; CompVis's
+    `zero_module`), which is what lets it train at high rates.
+    """
+    for module in net.modules():
+        if isinstance(module, ResBlock):
+            silence(module.conv2)
+        elif isinstance(module, SpatialTransformer):
+            silence(module.proj_out)
+    silence(net.head.conv)
+    return net
+
+
+def silence(layer: nn.Conv2d | nn.Linear) -> None:
+    """Sets weights and bias to zero."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -12,6 +12,7 @@ from torch.nn.functional import silu
 
 from suffuse.networks.attention import CrossAttention, KeyValue, SpatialTransformer, key_mask
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
+from suffuse.networks.embed import LabelEmbedding
 
 
 class Doors(Protocol):
@@ -73,12 +74,12 @@ class UNet(nn.Module):
 
     def __init__(
         self,
-        stem: nn.Module,
-        time: nn.Module,
+        stem: nn.Conv2d,
+        time: LabelEmbedding,
         down: Sequence[Stage],
         mid: Stage,
         up: Sequence[Stage],
-        head: nn.Module,
+        head: Head,
         vector: nn.Module | None = None,
     ):
         super().__init__()
@@ -101,7 +102,9 @@ class UNet(nn.Module):
         # A label shared by the whole batch is embedded once and broadcast.
         emb = self.time(label.reshape(-1))
         emb = silu(emb if context.vector is None else emb + context.vector)
-        x = self.stem(x if context.concat is None else torch.cat((x, context.concat), dim=1))
+        x = x if context.concat is None else torch.cat((x, context.concat), dim=1)
+        # The sampler's own numbers are float32 and contiguous; the network's are neither.
+        x = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
         skips = [x]
         for stage in self.down:
             for j in range(len(stage.res)):

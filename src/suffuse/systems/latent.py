@@ -1,0 +1,251 @@
+"""Latent diffusion (2112.10752): text, a U-Net on latents, an autoencoder. Stable Diffusion is one.
+
+`load` opens a checkpoint; `LatentDiffusion.generate` makes pictures, `stream` the same step by
+step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from suffuse.diffusion.grid import Grid, make_grid
+from suffuse.diffusion.guidance import cfg
+from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.prediction import predict
+from suffuse.diffusion.samplers import resolve
+from suffuse.errors import SuffuseError
+from suffuse.systems import generate
+from suffuse.systems.encoders import TextEncoder
+from suffuse.systems.generate import Known, Steps
+from suffuse.systems.request import Progress, Request
+from suffuse.weights.parts import Hints, Info, Parts
+from suffuse.weights.source import open_parts
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def load(
+    path: str | PathLike[str] | None = None,
+    device: str = "auto",
+    dtype: str | torch.dtype = "auto",
+    **hints: Any,
+) -> LatentDiffusion:
+    """Opens a model: the bundled one without a path, a diffusers folder, a single file, a Hub name.
+
+    `device` is a torch device or "auto" (CUDA, then MPS, then the CPU); `dtype` is "float32",
+    "float16", "bfloat16" or "auto" (half precision where the processor has units for it). `hints`
+    say what a file cannot: see `weights.parts.Hints`. Raises SuffuseError.
+    """
+    place = choose_device(device)
+    parts = open_parts(path, device=place, dtype=choose_dtype(dtype, place), hints=Hints(**hints))
+    return LatentDiffusion(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class LatentDiffusion:
+    """A text-to-image system made of `parts`; it holds no state between calls."""
+
+    parts: Parts
+
+    @property
+    def info(self) -> Info:
+        """Name, format, files and hash of the checkpoint."""
+        return self.parts.info
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.unet.stem.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.parts.unet.stem.weight.dtype
+
+    def resolve(self, request: Request) -> Request:
+        """The request as it will run: this model's defaults, a definite seed, checked pictures.
+
+        Raises SuffuseError for a size that is not a whole number of latent cells, an unknown
+        sampler, or pictures that do not fit.
+        """
+        parts, factor = self.parts, self.parts.autoencoder.config.factor
+        image, _ = request.check().pictures()
+        if image is None:
+            height, width = (side * factor for side in parts.latent_size)
+        else:  # the picture's own size, cut to whole cells
+            width, height = (max(factor, side // factor * factor) for side in image.size)
+        request = request.resolve(
+            steps=parts.defaults.steps or 30,
+            guidance=7.5 if parts.defaults.guidance is None else parts.defaults.guidance,
+            sampler=parts.sampling.sampler,
+            width=width,
+            height=height,
+        )
+        assert request.width and request.height
+        generate.check_size(request.width, request.height, factor)
+        self._grid(request)
+        self._text(request)
+        return request
+
+    def generate(
+        self,
+        prompt: str | Request,
+        negative: str = "",
+        *,
+        noise: Tensor | None = None,
+        together: int = 1,
+        **fields: Any,
+    ) -> list[Image]:
+        """Pictures for a prompt; `fields` are those of `Request`.
+
+        noise: the initial latent (n, C, H/f, W/f), standard normal, in place of the seed's
+        together: how many images share a batch. Numbers may differ in the last digits with the
+            batch size, so the default keeps every image the same alone or among others.
+        """
+        request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
+        progress = self.stream(request, noise=noise, together=together)
+        return [step.result for step in progress if step.result is not None]
+
+    def stream(
+        self, request: Request, *, noise: Tensor | None = None, together: int = 1
+    ) -> Iterator[Progress]:
+        """The same, step by step, each with a preview on demand; image i uses seed + i."""
+        request = self.resolve(request)
+        if noise is not None and len(noise) != request.n:
+            raise SuffuseError(f"noise has {len(noise)} rows for n = {request.n}: give one each")
+        for first in range(0, request.n, together):
+            rows = range(first, min(first + together, request.n))
+            yield from self._batch(request, rows, None if noise is None else noise[rows])
+
+    # ---- one batch -----------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def _batch(self, request: Request, rows: range, first: Tensor | None) -> Iterator[Progress]:
+        assert request.seed is not None and request.width and request.height
+        parts, factor = self.parts, self.parts.autoencoder.config.factor
+        shape = (parts.unet_config.in_channels, request.height // factor, request.width // factor)
+        seeds = [request.seed + i for i in rows]
+        noise = Noise(seeds, shape, self.device)
+        grid = self._grid(request)
+        known = self._known(request, noise)
+        if first is None:
+            first = noise()
+        elif first.shape[1:] != shape:
+            raise SuffuseError(f"noise is {tuple(first.shape[1:])} an image, not {shape}")
+        steps = self._sampler(request, len(rows))
+        for step in generate.run(steps, grid, noise, first.to(self.device), known):
+            last = step.i == len(grid) - 1
+            pictures = self._finish(request, step.x) if last else None
+            for row, i in enumerate(rows):
+                yield Progress(
+                    image_index=i,
+                    i=step.i,
+                    steps=len(grid),
+                    preview=partial(self._picture, step.x0[row : row + 1]),
+                    result=None if pictures is None else pictures[row],
+                    seed=seeds[row],
+                )
+
+    def _grid(self, request: Request) -> Grid:
+        assert request.steps is not None and request.sampler is not None
+        sampling, choice = self.parts.sampling, resolve(request.sampler)
+        mine = choice.name == sampling.sampler
+        spec = sampling.grid if mine else choice.entry.grid_like(sampling.grid)
+        word = request.grid or choice.grid
+        grid = make_grid(
+            sampling.schedule,
+            request.steps,
+            spec if word is None else spec.named(word),
+            self.device,
+        )
+        return grid if request.image is None else grid.tail(request.strength)
+
+    def _text(self, request: Request) -> TextEncoder:
+        return TextEncoder(self.parts.tokenizer, self.parts.text, request.clip_skip)
+
+    def _sampler(self, request: Request, count: int) -> Steps:
+        """The request's sampler with the guided denoiser bound to it."""
+        assert request.sampler is not None and request.guidance is not None
+        sampling, choice = self.parts.sampling, resolve(request.sampler)
+        options = dict(sampling.options if choice.name == sampling.sampler else choice.options)
+        if request.eta is not None:
+            choice.entry.accepts("eta")
+            options["eta"] = request.eta
+        text = self._text(request)
+        cond, null = text.pair([request.prompt] * count, [request.negative] * count)
+        raw = cfg(self.parts.unet, cond, null, request.guidance, request.rescale)
+        return partial(choice.entry.run, predict(raw, sampling.kind), **options)
+
+    def _known(self, request: Request, noise: Noise) -> Known | None:
+        """The request's picture in latent space, drawn from the autoencoder's Gaussian."""
+        image, mask = request.pictures()
+        if image is None:
+            return None
+        assert request.width and request.height
+        image = generate.fit(image, request.width, request.height)
+        pixels = generate.to_tensor(image).to(self.device, self.dtype)
+        latent = self.parts.autoencoder.encode(pixels).sample(noise().to(self.dtype))
+        latent = (latent.float() - self.parts.latent_shift) * self.parts.latent_scale
+        if mask is None:
+            return Known(latent)
+        mask = generate.fit(mask, request.width, request.height)
+        cells = generate.repaint_cells(mask, self.parts.autoencoder.config.factor)
+        return Known(latent, cells.to(self.device))
+
+    def _finish(self, request: Request, x: Tensor) -> list[Image]:
+        """Decodes; pixels that were not to be repainted come back byte for byte."""
+        pictures = [self._picture(row[None]) for row in x]
+        image, mask = request.pictures()
+        if image is None or mask is None:
+            return pictures
+        return [generate.paste(generate.fit(p, *image.size), image, mask) for p in pictures]
+
+    @torch.inference_mode()
+    def _picture(self, latent: Tensor) -> Image:
+        """Latent (1, C, h, w), as the network sees it -> picture."""
+        raw = latent / self.parts.latent_scale + self.parts.latent_shift
+        return generate.to_picture(self.parts.autoencoder.decode(raw.to(self.dtype))[0])
+
+
+# ---- where and in what to compute --------------------------------------------------------------
+
+
+def choose_device(device: str) -> torch.device:
+    """The device of that name; "auto" is the fastest there is."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        line = str(error).splitlines()[0]
+        raise SuffuseError(f"device {device!r} cannot be used here: {line}") from None
+    return chosen
+
+
+def choose_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype of that name; "auto" is half precision where the processor computes in it.
+
+    A processor without bfloat16 units emulates them: on one with AVX2 alone a product takes fifty
+    times as long in bfloat16 as in float32.
+    """
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    known = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    if dtype in known:
+        return known[dtype]
+    if dtype != "auto":
+        raise SuffuseError(f"unknown dtype {dtype!r}: choose auto, {', '.join(known)}")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32

@@ -1,0 +1,175 @@
+"""The training loop: one for every stage.
+
+A stage brings its networks, its batches and its loss; the loop brings the optimizer, the moving
+average, checkpoints and the report. The batch of a step depends on the seed and the step alone, so
+a run that was stopped goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from suffuse.errors import SuffuseError
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and how fast to train."""
+
+    steps: int
+    batch: int
+    lr: float = 1e-3
+    warmup: int = 200  # steps of linear growth
+    cooldown: float = 0.3  # share of the steps over which the rate falls linearly to zero
+    weight_decay: float = 0.01
+    betas: tuple[float, float] = (0.9, 0.99)
+    clip: float = 1.0  # largest norm of the gradient
+    ema: float = 0.999  # decay of the moving average
+    save_every: int = 500
+    sample_every: int = 500
+
+    def rate(self, step: int) -> float:
+        """The learning rate of `step`: up, level, down. A level middle lets a run be extended."""
+        down = max(1, int(self.steps * self.cooldown))
+        return self.lr * min(1.0, (step + 1) / self.warmup, (self.steps - step) / down)
+
+
+class Stage(Protocol):
+    """What is trained."""
+
+    nets: nn.ModuleDict
+
+    def batch(self, step: int, size: int, seed: int) -> Any:
+        """The data of a step, the same whenever it is asked for."""
+
+    def loss(self, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        """A scalar to descend, and numbers to report."""
+
+    def sample(self, nets: nn.ModuleDict, path: Path) -> None:
+        """Writes a picture that shows what `nets` can do by now."""
+
+    def export(self, nets: nn.ModuleDict, folder: Path) -> None:
+        """Writes what the next stage or `suffuse.load` opens."""
+
+
+class Report(NamedTuple):
+    step: int
+    steps: int
+    loss: float
+    numbers: dict[str, float]
+    images_per_second: float
+    seconds_left: float
+
+
+def ema_update(ema: nn.Module, net: nn.Module, step: int, decay: float) -> None:
+    """`ema` moves towards `net`; early steps move it more, so it never remembers the start."""
+    keep = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        mine = [p for p in ema.parameters()]
+        torch._foreach_lerp_(mine, [p for p in net.parameters()], 1 - keep)
+
+
+def train(
+    stage: Stage,
+    plan: Plan,
+    output: Path,
+    *,
+    seed: int = 0,
+    resume: bool = False,
+    report: Callable[[Report], None] = lambda _: None,
+) -> None:
+    """Trains `stage` and leaves `output/model`, `output/samples` and `output/checkpoint.pt`.
+
+    Raises SuffuseError when `output` holds a run and `resume` is not asked for, when there is
+    nothing to resume, and when the loss is no longer finite.
+    """
+    nets = stage.nets
+    ema = deepcopy(nets).requires_grad_(False)
+    params = [p for p in nets.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        params, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
+    )
+    step = _restore(output, nets, ema, optimizer, resume)
+    (output / "samples").mkdir(parents=True, exist_ok=True)
+    start, first, shown, since = time.monotonic(), step, step, time.monotonic()
+    try:
+        while step < plan.steps:
+            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            for group in optimizer.param_groups:
+                group["lr"] = plan.rate(step)
+            loss, numbers = stage.loss(stage.batch(step, plan.batch, seed), generator)
+            if not torch.isfinite(loss):
+                raise SuffuseError(
+                    f"the loss is {loss.item()} at step {step}: lower the learning rate and go on "
+                    f"from {output / CHECKPOINT} with --resume"
+                )
+            loss.backward()
+            numbers["norm"] = float(nn.utils.clip_grad_norm_(params, plan.clip))
+            optimizer.step()
+            optimizer.zero_grad()
+            ema_update(ema, nets, step, plan.ema)
+            step += 1
+            if time.monotonic() - since > 1 or step == plan.steps:
+                now = time.monotonic()
+                speed = (step - shown) * plan.batch / (now - since)
+                left = (now - start) / (step - first) * (plan.steps - step)
+                report(Report(step, plan.steps, loss.item(), numbers, speed, left))
+                shown, since = step, now
+            if step % plan.sample_every == 0 or step == plan.steps:
+                stage.sample(ema, output / "samples" / f"{step:07d}.png")
+            if step % plan.save_every == 0:
+                _save(output, step, nets, ema, optimizer)
+    finally:
+        if step > first:
+            _save(output, step, nets, ema, optimizer)
+    stage.export(ema, output / "model")
+
+
+def _save(
+    output: Path, step: int, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Under a temporary name first: a checkpoint is whole or absent."""
+    state = {
+        "step": step,
+        "nets": nets.state_dict(),
+        "ema": ema.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    temporary = output / f"{CHECKPOINT}.tmp"
+    with temporary.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(output / CHECKPOINT)
+
+
+def _restore(
+    output: Path, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, resume: bool
+) -> int:
+    path = output / CHECKPOINT
+    if not resume:
+        if path.exists():
+            raise SuffuseError(f"{output} already holds a run: add --resume, or name another --output")
+        return 0
+    if not path.exists():
+        raise SuffuseError(f"there is nothing to resume: {path} does not exist")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        nets.load_state_dict(state["nets"])
+        ema.load_state_dict(state["ema"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+        line = str(error).splitlines()[0]
+        raise SuffuseError(f"{path} does not belong to this preset or is damaged: {line}") from error
+    return int(state["step"])
