@@ -7,7 +7,7 @@ import pytest
 
 import suffuse
 
-COMMANDS = [(), ("generate",), ("inspect",), ("train",), ("evaluate",)]
+COMMANDS = [(), ("generate",), ("inspect",), ("train",), ("evaluate",), ("evaluate", "prompts")]
 
 
 def test_version(run):

@@ -1,7 +1,116 @@
-"""`suffuse evaluate`: scores of a model, printed as a table or as JSON."""
+"""`suffuse evaluate`: scores of a model, as a table or as JSON."""
 
 from __future__ import annotations
 
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
 import typer
 
+from suffuse.cli.console import Bar, Debug, say
+from suffuse.errors import SuffuseError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from suffuse.evaluation.prompts import Prompt, PromptScores, Verdict
+
 app = typer.Typer(no_args_is_help=True, help="Measure a model.")
+
+
+@app.callback()
+def _evaluate() -> None:
+    """Measure a model."""
+
+
+@app.command()
+def prompts(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Folder, file or Hub name; else the bundled."),
+    ] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="How many prompts.")] = 200,
+    lang: Annotated[str, typer.Option(help="en, ko or both.")] = "both",
+    seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
+    objects: Annotated[
+        int | None, typer.Option(help="Size of the world that the model knows.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="How closely to follow.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="The sampler's name.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
+    keep: Annotated[Path | None, typer.Option(help="Folder to keep the pictures in.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score pictures of emoji scenes that were never trained on.
+
+    A matcher that knows all sprites looks for what was asked: things, relation, background.
+    """
+    from suffuse.cli.output import Destination
+    from suffuse.systems.request import Request
+
+    if lang not in ("en", "ko", "both"):
+        raise SuffuseError(f"lang must be en, ko or both, not {lang!r}")
+    Request("any", steps=steps, guidance=guidance, sampler=sampler, seed=seed, n=n).check()
+    kept = None if keep is None else Destination(keep, n, overwrite=False)
+    if kept is not None:
+        kept.prepare()
+
+    import suffuse
+    from suffuse.data.emoji import World
+    from suffuse.evaluation.prompts import evaluate, held_out_prompts
+
+    world = World() if objects is None else World(objects=objects)
+    languages = ("en", "ko") if lang == "both" else (lang,)
+    held_out_prompts(world, n, languages[0])  # refuses a number that the world has not
+    scores: dict[str, PromptScores] = {}
+    with Bar() as bar:
+        system = suffuse.load(model, device=device, dtype=dtype)
+        for done, language in enumerate(languages):
+
+            def show(i: int, verdict: Verdict, done: int = done, language: str = language) -> None:
+                bar.step(f"prompts in {language}", done * n + i + 1, len(languages) * n)
+
+            def save(i: int, prompt: Prompt, picture: Image) -> None:
+                if kept is not None:
+                    kept.save(picture, kept.next(seed + i, prompt.text))
+
+            scores[language] = evaluate(
+                system, world, n, language, seed, steps, guidance, sampler, show, save
+            )
+    answer = {"model": system.info.name, "n": n, "seed": seed, "objects": world.objects}
+    _print(answer, scores, as_json)
+
+
+def _print(answer: dict[str, Any], scores: dict[str, PromptScores], as_json: bool) -> None:
+    from suffuse.cli.table import show
+
+    for language, found in scores.items():
+        shares = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "verdicts"}
+        if as_json:
+            shares = {name: None if math.isnan(x) else x for name, x in shares.items()}
+            answer[language] = {**shares, "verdicts": [_verdict(v) for v in found.verdicts]}
+        else:
+            answer[language] = {
+                name.removesuffix("_accuracy"): "none asked" if math.isnan(x) else f"{x:.1%}"
+                for name, x in shares.items()
+            }
+    if as_json:
+        say(json.dumps(answer, ensure_ascii=False))
+    else:
+        show(answer)
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "prompt": verdict.prompt.text,
+        "things_right": verdict.things_right,
+        "relation_right": verdict.relation_right,
+        "background": verdict.background,
+        "background_right": verdict.background_right,
+    }

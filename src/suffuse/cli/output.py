@@ -70,7 +70,7 @@ class Destination:
         self._number = max(self._number + 1, next_number(self._folder))
         return self._folder / file_name(self._number, seed, prompt)
 
-    def save(self, image: Image, path: Path, metadata: Metadata) -> Path:
+    def save(self, image: Image, path: Path, metadata: Metadata | None = None) -> Path:
         """Write it, under a name beside `path` if another program took that meanwhile."""
         from suffuse.systems.metadata import write_png
 
