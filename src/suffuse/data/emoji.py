@@ -37,6 +37,8 @@ __all__ = [
     "Scene",
     "Thing",
     "World",
+    "held_out_background",
+    "held_out_pair",
     "nearest",
     "sprite",
 ]
