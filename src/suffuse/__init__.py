@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suffuse.systems.generate import Request
     from suffuse.systems.latent import LatentDiffusion, load
+    from suffuse.systems.request import Request
 
 __version__ = "0.1.0"
 __all__ = ["LatentDiffusion", "Request", "__version__", "load"]
@@ -18,7 +18,7 @@ __all__ = ["LatentDiffusion", "Request", "__version__", "load"]
 _HOME = {
     "load": "suffuse.systems.latent",
     "LatentDiffusion": "suffuse.systems.latent",
-    "Request": "suffuse.systems.generate",
+    "Request": "suffuse.systems.request",
 }
 
 

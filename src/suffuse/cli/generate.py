@@ -187,7 +187,8 @@ class _Run:
 
         system = suffuse.load(model, device=device, dtype=dtype)
         info = system.info
-        origin = Origin(name=info.name, source=model, hash=info.hash(), dtype=dtype)
+        chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
+        origin = Origin(name=info.name, source=model, hash=info.hash(), dtype=chosen)
         if like is not None and like.hash is not None and like.hash != origin.hash:
             with self._bar.hidden():
                 warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")

@@ -33,8 +33,8 @@ _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 class Origin:
     """The model that made a picture.
 
-    `source` (None = bundled) and `dtype` are what `suffuse.load` was given, so that the same can
-    be asked for again.
+    `source` is what `suffuse.load` was given (None = the bundled model) and `dtype` the one it
+    ran in, so that the same can be asked for again.
     """
 
     name: str | None = None
