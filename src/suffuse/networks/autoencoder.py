@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
 from suffuse.networks.attention import PixelAttention
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
@@ -21,6 +21,10 @@ class AutoencoderConfig:
 
     `patch` > 1 folds patch x patch pixels into channels before the first convolution and unfolds
     them after the last: residual blocks at full resolution cost most and learn least.
+
+    `shortcut` adds a linear map between the pixels of a cell and its latent, both ways (a learned
+    form of the space-to-channel shortcut of 2410.10733): the networks then only have to learn what
+    a principal component analysis does not know.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -31,6 +35,7 @@ class AutoencoderConfig:
     patch: int = 1
     mid_attention: bool = True
     quant: bool = True  # 1 x 1 convolutions on both sides of the latent; SD3 has none
+    shortcut: bool = False
 
     @property
     def factor(self) -> int:
@@ -107,12 +112,18 @@ class Encoder(nn.Module):
         self.down = nn.ModuleList(rungs)
         self.mid = Middle(width, c.groups, c.mid_attention)
         self.head = Head(width, 2 * c.latent, groups=c.groups, eps=EPS)
+        self.factor = c.factor
+        self.skip = nn.Conv2d(c.image * c.factor**2, c.latent, 1) if c.shortcut else None
 
     def forward(self, image: Tensor) -> Tensor:
         x = self.stem(pixel_unshuffle(image, self.patch) if self.patch > 1 else image)
         for rung in self.down:
             x = rung(x)
-        return self.head(self.mid(x))
+        moments = self.head(self.mid(x))
+        if self.skip is None:
+            return moments
+        mean = self.skip(pixel_unshuffle(image, self.factor))  # (B, latent, H/f, W/f)
+        return moments + pad(mean, (0, 0, 0, 0, 0, mean.shape[1]))  # none of it to the variance
 
 
 class Decoder(nn.Module):
@@ -131,13 +142,16 @@ class Decoder(nn.Module):
             width = out
         self.up = nn.ModuleList(rungs)
         self.head = Head(width, c.image * c.patch**2, groups=c.groups, eps=EPS)
+        self.factor = c.factor
+        self.skip = nn.Conv2d(c.latent, c.image * c.factor**2, 1) if c.shortcut else None
 
     def forward(self, z: Tensor) -> Tensor:
         x = self.mid(self.stem(z))
         for rung in self.up:
             x = rung(x)
         x = self.head(x)
-        return pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        x = pixel_shuffle(x, self.patch) if self.patch > 1 else x
+        return x if self.skip is None else x + pixel_shuffle(self.skip(z), self.factor)
 
 
 class AutoencoderKL(nn.Module):

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate
+from torch.nn.functional import avg_pool2d, interpolate, pixel_unshuffle
 
 from suffuse.data.emoji import World
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
+from suffuse.networks.families import silence
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
@@ -46,6 +47,35 @@ def laplacian_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
     return total + 2.0**levels * difference.abs().mean()
 
 
+@torch.no_grad()
+def start_from_components(net: AutoencoderKL, images: Tensor, logvar: float = -6.0) -> None:
+    """Sets the shortcuts to the principal components of the cells of `images` (B, 3, H, W).
+
+    The networks start silent, so training begins at the best linear autoencoder instead of at
+    grey. A component is divided by the root of its deviation: between raw, where the colours drown
+    the shapes, and white, where rare details would count as much as colours.
+    """
+    encoder, decoder = net.encoder, net.decoder
+    if encoder.skip is None or decoder.skip is None:
+        raise ValueError("only an autoencoder with shortcuts can start from components")
+    latent = net.config.latent
+    cells = pixel_unshuffle(images, encoder.factor).permute(0, 2, 3, 1).flatten(0, 2)  # (N, D)
+    mean = cells.mean(0)
+    variance, vectors = torch.linalg.eigh(torch.cov((cells - mean).T.double()))
+    basis = vectors.flip(1)[:, :latent].float()  # (D, latent), strongest first
+    size = variance.flip(0)[:latent].clamp_min(1e-8).float() ** 0.25  # root of the deviation
+    down, up = (basis / size).T, basis * size  # (latent, D), (D, latent)
+    encoder.skip.weight.copy_(down[:, :, None, None])
+    assert encoder.skip.bias is not None and decoder.skip.bias is not None
+    encoder.skip.bias.copy_(-down @ mean)
+    decoder.skip.weight.copy_(up[:, :, None, None])
+    decoder.skip.bias.copy_(mean)
+    for head in (encoder.head.conv, decoder.head.conv):
+        silence(head)
+    assert encoder.head.conv.bias is not None
+    encoder.head.conv.bias[latent:] = logvar
+
+
 class AutoencoderStage:
     """L1 + Laplacian pyramid + KL on scenes made as they are needed."""
 
@@ -60,6 +90,8 @@ class AutoencoderStage:
     ):
         torch.manual_seed(seed)
         self.net = AutoencoderKL(config).to(memory_format=torch.channels_last)
+        if config.shortcut:
+            start_from_components(self.net, to_tensor(world.batch(0, 256, seed=seed)[0]))
         self.nets = nn.ModuleDict({"autoencoder": self.net})
         self.world, self.kl, self.perceptual = world, kl, perceptual
 
