@@ -11,6 +11,7 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from io import BufferedReader
 from math import prod
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from suffuse.errors import SuffuseError
 # A view may be larger than the bytes below it (expanded buffers), but a kilobyte that claims to be
 # a terabyte is an attack on memory: beyond this many extra bytes it is refused.
 _EXPANSION_LIMIT = 16 * 2**20
+_STAGING = 2**20  # bytes read at a time when numbers are converted
 _MAX_DIMS = 64  # torch's own limit
 
 
@@ -49,24 +51,36 @@ class Source:
             return self.copy(start, count, dtype)
         return torch.frombuffer(self.map, dtype=dtype, count=count, offset=start)
 
-    def copy(self, start: int, count: int, dtype: torch.dtype) -> Tensor:
-        """The same numbers as (count,) read into fresh memory, leaving the mapping's pages out.
+    def copy(
+        self, start: int, count: int, dtype: torch.dtype, to: torch.dtype | None = None
+    ) -> Tensor:
+        """The same numbers as (count,) in fresh memory, converted to `to` on the way.
 
         Reading through the mapping would keep the file's pages resident beside the copy, and a
         half-precision file opened in float32 would then cost one and a half times its weights.
         """
-        raw = torch.empty(count * dtype.itemsize, dtype=torch.uint8)
+        made = torch.empty(count, dtype=to or dtype)
         try:
             with open(self.path, "rb") as f:
                 if _stamp(f.fileno()) != self._stamp:
                     raise SuffuseError(f"{self.path}: changed while it was open; load it again")
                 f.seek(start)
-                got = f.readinto(raw.numpy().data)
+                if made.dtype == dtype:
+                    self._fill(f, made.view(torch.uint8).numpy().data)
+                    return made
+                staging = bytearray(min(_STAGING, count * dtype.itemsize))
+                step = len(staging) // dtype.itemsize
+                for at in range(0, count, step):
+                    n = min(step, count - at)
+                    self._fill(f, memoryview(staging)[: n * dtype.itemsize])
+                    made[at : at + n] = torch.frombuffer(staging, dtype=dtype, count=n)
         except OSError as problem:
             raise SuffuseError(f"{self.path}: cannot be read ({_reason(problem)})") from None
-        if got != raw.numel():
+        return made
+
+    def _fill(self, f: BufferedReader, buffer: memoryview) -> None:
+        if f.readinto(buffer) != len(buffer):
             raise SuffuseError(f"{self.path}: ends early; copy or download it again")
-        return raw.view(dtype)
 
 
 @dataclass(frozen=True)
@@ -174,16 +188,16 @@ class TensorFile(Mapping[str, Tensor]):
     def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
         """The tensor in fresh memory, contiguous; floating-point tensors converted to `dtype`.
 
-        Beside the result this holds at most one tensor in the file's own precision.
+        Beside the result this takes a megabyte (for a view with gaps: the span of the view).
         """
         e = self.entries[name]
+        to = dtype if e.dtype.is_floating_point else None
         if e.count == 0:
-            tensor = torch.empty(e.shape, dtype=e.dtype)
-        else:
-            tensor = e.source.copy(e.start, e.span, e.dtype).as_strided(e.shape, e.stride)
-        if dtype is not None and tensor.is_floating_point():
-            tensor = tensor.to(dtype)
-        return tensor.contiguous()
+            return torch.empty(e.shape, dtype=to or e.dtype)
+        if e.stride == contiguous(e.shape):
+            return e.source.copy(e.start, e.count, e.dtype, to).view(e.shape)
+        strided = e.source.copy(e.start, e.span, e.dtype).as_strided(e.shape, e.stride)
+        return strided.to(to or e.dtype).contiguous()
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.entries[name].shape
