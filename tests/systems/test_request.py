@@ -144,6 +144,12 @@ def test_from_json_refuses(data, message):
         Request.from_json(data)
 
 
+def test_the_grids_are_those_there_are():
+    from suffuse.diffusion.grid import NAMES
+
+    assert set(GRIDS) == set(NAMES)
+
+
 def test_building_a_request_imports_no_torch():
     code = (
         "import sys; from suffuse.systems.request import Request; Request('a').resolve().to_json();"

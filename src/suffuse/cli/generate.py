@@ -39,7 +39,7 @@ def generate(
         str | None, typer.Option(help="euler_a, ddim …; a wrong name lists all.")
     ] = None,
     grid: Annotated[
-        str | None, typer.Option(help="leading|trailing|linspace|karras|exponential")
+        str | None, typer.Option(help="trailing, karras …; a wrong name lists all.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")

@@ -26,32 +26,16 @@ _FIELD = re.compile(
 )
 _STEPS = re.compile(r"\s*Steps: *\d")
 
-# What the web UI calls the samplers and spacings of ours that it also has.
-SAMPLER_NAMES = {
-    "ddpm": "DDPM",
-    "ddim": "DDIM",
-    "plms": "PLMS",
-    "euler": "Euler",
-    "euler_a": "Euler a",
-    "heun": "Heun",
-    "lms": "LMS",
-    "dpm2": "DPM2",
-    "dpm2_a": "DPM2 a",
-    "dpm++_2s_a": "DPM++ 2S a",
-    "dpm++_2m": "DPM++ 2M",
-    "dpm++_sde": "DPM++ SDE",
-    "dpm++_2m_sde": "DPM++ 2M SDE",
-    "unipc": "UniPC",
-    "lcm": "LCM",
-}
+# What the web UI calls our spacings, or what comes nearest.
 GRID_NAMES = {
     "leading": "DDIM",
     "trailing": "SGM Uniform",
     "linspace": "Uniform",
     "karras": "Karras",
     "exponential": "Exponential",
+    "polyexponential": "Polyexponential",
+    "beta": "Beta",
 }
-_SAMPLERS = {shown.lower(): name for name, shown in SAMPLER_NAMES.items()}
 _GRIDS: dict[str, str | None] = {shown.lower(): name for name, shown in GRID_NAMES.items()}
 _GRIDS |= {"automatic": None, "normal": "linspace"}
 
@@ -96,11 +80,8 @@ def describe(
     request: Request, model: str | None, model_hash: str | None, pictures: Mapping[str, str]
 ) -> Parameters:
     """The text for a resolved request; `pictures` holds the SHA-256 of its image and mask."""
-    values: dict[str, Any] = {"Steps": request.steps}
-    if request.sampler is not None:
-        values["Sampler"] = SAMPLER_NAMES.get(request.sampler, request.sampler)
-    if request.grid is not None:
-        values["Schedule type"] = GRID_NAMES[request.grid]
+    sampler, grid = _titles(request)
+    values: dict[str, Any] = {"Steps": request.steps, "Sampler": sampler, "Schedule type": grid}
     values |= {"CFG scale": request.guidance, "Seed": request.seed}
     if request.width and request.height:
         values["Size"] = f"{request.width}x{request.height}"
@@ -136,8 +117,8 @@ def request_values(parameters: Parameters) -> dict[str, Any]:
         if not size:
             raise SuffuseError(f"the picture's Size is {fields['Size']!r}, which is not WxH")
         values["width"], values["height"] = int(size[1]), int(size[2])
-    sampler, grid = _sampler_and_grid(fields.get("Sampler"), fields.get("Schedule type"))
-    values["sampler"], values["grid"] = sampler, grid
+    values["sampler"] = fields.get("Sampler")  # `resolve` knows the web UI's names
+    values["grid"] = _grid(fields.get("Schedule type"))
     return values
 
 
@@ -152,19 +133,26 @@ _NUMBERS: dict[str, tuple[str, type]] = {
 }
 
 
-def _sampler_and_grid(sampler: str | None, schedule: str | None) -> tuple[str | None, str | None]:
-    """Older versions wrote both in one, `DPM++ 2M Karras`."""
-    for shown in ("Karras", "Exponential"):
-        if sampler is not None and schedule is None and sampler.endswith(f" {shown}"):
-            sampler, schedule = sampler.removesuffix(f" {shown}"), shown
-    if sampler is not None:
-        sampler = _SAMPLERS.get(sampler.lower(), sampler)
+def _titles(request: Request) -> tuple[str | None, str | None]:
+    """The web UI's names of the sampler and the schedule, whatever names the request uses."""
+    if request.sampler is None:
+        return None, request.grid and GRID_NAMES[request.grid]
+    from suffuse.diffusion.samplers import SAMPLERS, resolve
+
+    found = resolve(request.sampler)
+    # A name that stands for options beyond its sampler's is kept, or they would be lost.
+    sampler = request.sampler if found.options else SAMPLERS[found.name].title
+    grid = request.grid or found.grid
+    return sampler, grid and GRID_NAMES[grid]
+
+
+def _grid(schedule: str | None) -> str | None:
     if schedule is None:
-        return sampler, None
+        return None
     if schedule.lower() not in _GRIDS:
         known = ", ".join(GRID_NAMES.values())
         raise SuffuseError(f"the picture's schedule type {schedule!r} is not one of ours: {known}")
-    return sampler, _GRIDS[schedule.lower()]
+    return _GRIDS[schedule.lower()]
 
 
 def _read(key: str, value: str, kind: type) -> Any:

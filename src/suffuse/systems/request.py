@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     Picture = str | PathLike[str] | Image
 
-GRIDS = ("leading", "trailing", "linspace", "karras", "exponential")
+# The words of `diffusion.grid.NAMES`, which importing would bring torch.
+GRIDS = ("leading", "trailing", "linspace", "karras", "exponential", "polyexponential", "beta")
 LARGEST_SEED = 2**63 - 1
 
 
