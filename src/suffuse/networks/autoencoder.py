@@ -1,4 +1,4 @@
-"""The autoencoder with a diagonal Gaussian between encoder and decoder (2112.10752, section 3.1)."""
+"""The autoencoder with a diagonal Gaussian in its middle (2112.10752, section 3.1)."""
 
 from __future__ import annotations
 

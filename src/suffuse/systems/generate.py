@@ -39,7 +39,9 @@ class Known:
     repaint: Tensor | None = None
 
 
-def run(steps: Steps, grid: Grid, noise: Noise, first: Tensor, known: Known | None) -> Iterator[Step]:
+def run(
+    steps: Steps, grid: Grid, noise: Noise, first: Tensor, known: Known | None
+) -> Iterator[Step]:
     """Denoises `first` (B, C, h, w), standard normal, along `grid`.
 
     With a known picture the start is that picture noised to the grid's first level (2108.01073),

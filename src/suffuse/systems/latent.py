@@ -7,7 +7,7 @@ step.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,15 @@ from suffuse.diffusion.grid import Grid, make_grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.prediction import predict
-from suffuse.diffusion.samplers import resolve
+from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.generate import Known, Steps
 from suffuse.systems.request import Progress, Request
+from suffuse.weights.load import open_parts
 from suffuse.weights.parts import Hints, Info, Parts
-from suffuse.weights.source import open_parts
+from suffuse.weights.scheduler import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -152,18 +153,17 @@ class LatentDiffusion:
                     seed=seeds[row],
                 )
 
+    def _sampling(self, request: Request) -> Sampling:
+        """The scheduler file's conventions under the request's sampler and grid."""
+        sampling = self.parts.sampling.using(request.sampler, request.grid)
+        if request.eta is None:
+            return sampling
+        return replace(sampling, options={**sampling.options, "eta": request.eta})
+
     def _grid(self, request: Request) -> Grid:
-        assert request.steps is not None and request.sampler is not None
-        sampling, choice = self.parts.sampling, resolve(request.sampler)
-        mine = choice.name == sampling.sampler
-        spec = sampling.grid if mine else choice.entry.grid_like(sampling.grid)
-        word = request.grid or choice.grid
-        grid = make_grid(
-            sampling.schedule,
-            request.steps,
-            spec if word is None else spec.named(word),
-            self.device,
-        )
+        assert request.steps is not None
+        sampling = self._sampling(request)
+        grid = make_grid(sampling.schedule, request.steps, sampling.grid, self.device)
         return grid if request.image is None else grid.tail(request.strength)
 
     def _text(self, request: Request) -> TextEncoder:
@@ -171,16 +171,14 @@ class LatentDiffusion:
 
     def _sampler(self, request: Request, count: int) -> Steps:
         """The request's sampler with the guided denoiser bound to it."""
-        assert request.sampler is not None and request.guidance is not None
-        sampling, choice = self.parts.sampling, resolve(request.sampler)
-        options = dict(sampling.options if choice.name == sampling.sampler else choice.options)
-        if request.eta is not None:
-            choice.entry.accepts("eta")
-            options["eta"] = request.eta
-        text = self._text(request)
-        cond, null = text.pair([request.prompt] * count, [request.negative] * count)
+        assert request.guidance is not None
+        sampling = self._sampling(request)
+        cond, null = self._text(request).pair(
+            [request.prompt] * count, [request.negative] * count
+        )
         raw = cfg(self.parts.unet, cond, null, request.guidance, request.rescale)
-        return partial(choice.entry.run, predict(raw, sampling.kind), **options)
+        denoiser = sampling.bound(predict(raw, sampling.kind))
+        return partial(SAMPLERS[sampling.sampler], denoiser, **sampling.options)
 
     def _known(self, request: Request, noise: Noise) -> Known | None:
         """The request's picture in latent space, drawn from the autoencoder's Gaussian."""

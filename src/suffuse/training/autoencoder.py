@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pixel_unshuffle
 
 from suffuse.data.emoji import World
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
+from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import silence
 
 
@@ -87,13 +89,15 @@ class AutoencoderStage:
         kl: float = 1e-6,
         perceptual: float = 0.25,
         seed: int = 0,
+        export: Callable[[nn.ModuleDict, Path], None] = lambda nets, folder: None,
     ):
         torch.manual_seed(seed)
-        self.net = AutoencoderKL(config).to(memory_format=torch.channels_last)
+        self.net = AutoencoderKL(config)
+        channels_last(self.net)
         if config.shortcut:
             start_from_components(self.net, to_tensor(world.batch(0, 256, seed=seed)[0]))
         self.nets = nn.ModuleDict({"autoencoder": self.net})
-        self.world, self.kl, self.perceptual = world, kl, perceptual
+        self.world, self.kl, self.perceptual, self.export = world, kl, perceptual, export
 
     def batch(self, step: int, size: int, seed: int) -> Tensor:
         return to_tensor(self.world.batch(step * size, size, seed=seed)[0])
@@ -117,6 +121,3 @@ class AutoencoderStage:
         pictures = self.world.batch(0, 8, seed=1, split="test")[0]
         again = net.decode(net.encode(to_tensor(pictures)).mode)
         contact_sheet([pictures, to_pictures(again)], path)
-
-    def export(self, nets: nn.ModuleDict, folder: Path) -> None:
-        raise NotImplementedError

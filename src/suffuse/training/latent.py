@@ -22,6 +22,7 @@ from suffuse.diffusion.prediction import Kind
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.unet import UNet
 from suffuse.systems.encoders import TextEncoder
 from suffuse.training.autoencoder import to_tensor
 
@@ -66,7 +67,9 @@ def encode_scenes(
         said = [scene.caption(lang, rng) for scene in scenes for lang in CAPTIONS]
         rows_of_ids = text.ids(said)  # (rows * captions, windows, window)
         if rows_of_ids.shape[1] > 1:
-            raise SuffuseError(f"a caption is longer than the window of {rows_of_ids.shape[2]} tokens")
+            raise SuffuseError(
+                f"a caption is longer than the window of {rows_of_ids.shape[2]} tokens"
+            )
         ids.append(rows_of_ids.view(rows, len(CAPTIONS), -1).to(torch.int16))
         progress(start + rows)
     return LatentSet(torch.cat(latents), torch.cat(ids))
@@ -82,7 +85,7 @@ class LatentStage:
 
     def __init__(
         self,
-        unet: nn.Module,
+        unet: UNet,
         text: TextEncoder,
         data: LatentSet,
         schedule: Discrete,

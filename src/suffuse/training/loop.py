@@ -13,6 +13,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -76,8 +77,8 @@ def ema_update(ema: nn.Module, net: nn.Module, step: int, decay: float) -> None:
     """`ema` moves towards `net`; early steps move it more, so it never remembers the start."""
     keep = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        mine = [p for p in ema.parameters()]
-        torch._foreach_lerp_(mine, [p for p in net.parameters()], 1 - keep)
+        mine = list(ema.parameters())
+        torch._foreach_lerp_(mine, [*net.parameters()], 1 - keep)
 
 
 def train(
@@ -100,7 +101,8 @@ def train(
     optimizer = torch.optim.AdamW(
         params, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
     )
-    step = _restore(output, nets, ema, optimizer, resume)
+    check_output(output, resume)
+    step = _restore(output / CHECKPOINT, nets, ema, optimizer) if resume else 0
     (output / "samples").mkdir(parents=True, exist_ok=True)
     start, first, shown, since = time.monotonic(), step, step, time.monotonic()
     try:
@@ -154,22 +156,23 @@ def _save(
     temporary.replace(output / CHECKPOINT)
 
 
-def _restore(
-    output: Path, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer, resume: bool
-) -> int:
-    path = output / CHECKPOINT
-    if not resume:
-        if path.exists():
-            raise SuffuseError(f"{output} already holds a run: add --resume, or name another --output")
-        return 0
-    if not path.exists():
-        raise SuffuseError(f"there is nothing to resume: {path} does not exist")
+def check_output(output: Path, resume: bool) -> None:
+    """Refuses to write over a run, and to resume where there is none. Raises SuffuseError."""
+    exists = (output / CHECKPOINT).exists()
+    if exists and not resume:
+        raise SuffuseError(f"{output} already holds a run: add --resume, or name another --output")
+    if resume and not exists:
+        raise SuffuseError(f"there is nothing to resume: {output / CHECKPOINT} does not exist")
+
+
+def _restore(path: Path, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Puts a checkpoint's state in place and returns its step."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         nets.load_state_dict(state["nets"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, KeyError, ValueError, EOFError) as error:
+    except (RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         line = str(error).splitlines()[0]
-        raise SuffuseError(f"{path} does not belong to this preset or is damaged: {line}") from error
+        raise SuffuseError(f"{path} is damaged or of another preset: {line}") from error
     return int(state["step"])
