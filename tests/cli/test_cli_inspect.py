@@ -56,3 +56,10 @@ def test_nothing_to_say(tmp_path, refusal):
     assert "carries no generation parameters" in refusal("inspect", "bare.png")
     assert "not a picture" in refusal("inspect", "cut.png")
     assert "there is no file or folder 'none'" in refusal("inspect", "none")
+
+
+@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 64, b"\x08\0\0\0\0\0\0\0{}      "])
+def test_not_a_checkpoint(content, refusal, tmp_path):
+    pytest.importorskip("suffuse.weights.inspect")
+    (tmp_path / "x.safetensors").write_bytes(content)
+    assert "x.safetensors" in refusal("inspect", "x.safetensors")
