@@ -43,6 +43,6 @@ def nearest(rgb: tuple[float, float, float]) -> str:
     """The name of the colour nearest to `rgb` (0..255), by plain distance."""
 
     def distance(colour: Colour) -> float:
-        return sum((a - b) ** 2 for a, b in zip(colour.rgb, rgb))
+        return sum((a - float(b)) ** 2 for a, b in zip(colour.rgb, rgb))
 
     return min(COLOURS.values(), key=distance).en

@@ -99,8 +99,7 @@ class World:
 
         Raises SuffuseError for an unknown split or a world too small for it.
         """
-        if split not in SPLITS:
-            raise SuffuseError(f"unknown split {split!r}: the splits are {', '.join(SPLITS)}")
+        _number(split)
         for _ in range(_PATIENCE):
             scene = self._draw(rng, split)
             if self.allowed(scene, split):
@@ -109,7 +108,7 @@ class World:
 
     def scene_at(self, index: int, seed: int = 0, split: str = "train") -> Scene:
         """Scene number `index` of the endless sequence that `seed` starts."""
-        return self.scene(np.random.default_rng((seed, index, SPLITS.index(split))), split)
+        return self.scene(np.random.default_rng((seed, index, _number(split))), split)
 
     def batch(
         self, start: int, count: int, language: str = "en", seed: int = 0, split: str = "train"
@@ -119,7 +118,7 @@ class World:
         pictures = np.empty((count, SIDE, SIDE, 3), np.uint8)
         captions, scenes = [], []
         for i in range(count):
-            rng = np.random.default_rng((seed, start + i, SPLITS.index(split)))
+            rng = np.random.default_rng((seed, start + i, _number(split)))
             scene = self.scene(rng, split)
             spoken = ("en", "ko")[int(rng.integers(2))] if language == "both" else language
             captions.append(scene.caption(spoken, rng))
@@ -187,6 +186,12 @@ class World:
             bottom = others[int(rng.integers(len(others)))]
         red, green, blue = (int(level) for level in rng.integers(-3, 4, size=3))
         return Background(top, bottom, (red, green, blue))
+
+
+def _number(split: str) -> int:
+    if split not in SPLITS:
+        raise SuffuseError(f"unknown split {split!r}: the splits are {', '.join(SPLITS)}")
+    return SPLITS.index(split)
 
 
 def _weighted(rng: np.random.Generator, weights: tuple[float, ...]) -> int:

@@ -29,6 +29,9 @@ SIZES = tuple(range(24, 113, 8))  # pixels, tried first
 NEAR_SIZES = (-4, 0, 4)  # pixels, tried about the best size of each candidate
 CANDIDATES = 20  # sprites that are looked at again
 _AT_ONCE = 128  # entries of the bank that are correlated together: what the cache holds
+_LEAST = (
+    0.5  # the smallest gain that is not rounding or noise; the faintest sprite brings more than 1
+)
 _EDGE = 4  # pixels; the border whose median is taken for the background
 
 
@@ -116,7 +119,7 @@ def _best(difference: Tensor, ground: Tensor, world: World, total: float) -> Fou
     fine = _make_bank(tuple(wanted), FINE)
     gain, place = _gains(difference, ground, fine)
     k = int(gain.argmax())
-    if float(gain[k]) <= 0:
+    if float(gain[k]) < _LEAST:
         return None
     y, x = divmod(int(place[k]), SIDE // FINE)
     explained = float(gain[k]) * FINE**2 / max(total, 1e-9)
