@@ -131,7 +131,7 @@ def _picture(look: Look) -> Image.Image:
     return image.crop(image.getchannel("A").point(lambda alpha: 255 * (alpha > 8)).getbbox())
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=4096)
 def sprite(look: Look, size: int) -> Sprite:
     """`look` centred in a square of `size` pixels, with `MARGIN` around its longer side."""
     picture = _picture(look)

@@ -179,7 +179,7 @@ def _make_bank(wanted: tuple[tuple[Thing, int], ...], factor: int) -> _Bank:
     )
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def _template(thing: Thing, size: int, factor: int) -> Tensor:
     """Premultiplied colours and opacity, 0..1, reduced by `factor`: (4, size / factor, same)."""
     drawn = sprite(thing.look, size)
