@@ -63,6 +63,7 @@ SMALL = [
         ("org/name/file.safetensors", True),
         ("org/name/sub/file.ckpt", True),
         ("name", False),
+        ("models/anything.safetensors", False),
         ("./name/x", False),
         ("../name", False),
         ("/etc/passwd", False),

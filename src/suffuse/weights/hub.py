@@ -15,15 +15,20 @@ from pathlib import Path
 from suffuse.errors import SuffuseError
 from suffuse.weights.containers import choose_weights, is_index
 
-_NAME = re.compile(r"(?P<repo>[\w][\w.-]*/[\w][\w.-]*)(?P<file>(/[\w][\w. -]*)+\.\w+)?")
+_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>(/\w[\w. -]*)+\.\w+)?", re.ASCII)
+_FILE = re.compile(r".*\.(safetensors|ckpt|pt|pth|bin|json)")
 _SMALL = (".json", ".txt", ".model")  # configurations, vocabularies, sentencepiece models
 _SINGLE = (".safetensors", ".ckpt")
 _UNUSED = {"safety_checker", "feature_extractor", "image_encoder_safety"}
 
 
 def is_hub_name(name: str) -> bool:
-    """Whether `name` has the form org/name or org/name/file.safetensors; nothing is looked up."""
-    return _NAME.fullmatch(name) is not None
+    """Whether `name` has the form org/name or org/name/file.safetensors; nothing is looked up.
+
+    folder/file.safetensors has not: it is a path, and mistyped if there is no such file.
+    """
+    match = _NAME.fullmatch(name)
+    return match is not None and _FILE.fullmatch(match["repo"]) is None
 
 
 def fetch(name: str, variant: str | None = None, revision: str | None = None) -> Path:
@@ -34,7 +39,7 @@ def fetch(name: str, variant: str | None = None, revision: str | None = None) ->
     there is neither.
     """
     match = _NAME.fullmatch(name)
-    if match is None:
+    if match is None or not is_hub_name(name):
         raise SuffuseError(f"'{name}' is neither a path that exists nor a Hub name like org/name")
     repo, file = match["repo"], match["file"]
     if file is not None:
