@@ -29,9 +29,9 @@ KINDS: tuple[str, ...] = get_args(Kind)
 class Prediction:
     """A denoiser's answer, each `(B, C, H, W)`.
 
-    `raw` is the network's output after guidance, of kind `kind`: PLMS keeps a history of it, and for
-    v-models that is not the history of eps. `var` is what a network that learns its variance says
-    about it: 1 is the largest sensible variance of a step, -1 the smallest (arXiv 2102.09672,
+    `raw` is the network's output after guidance, of kind `kind`: PLMS keeps a history of it, and
+    for v-models that is not the history of eps. `var` is what a network that learns its variance
+    says about it: 1 is the largest sensible variance of a step, -1 the smallest (arXiv 2102.09672,
     eq. 15).
     """
 
