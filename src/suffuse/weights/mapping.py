@@ -9,15 +9,15 @@ and what is left over in the file is an error with its name.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from suffuse.errors import SuffuseError
+from suffuse.weights.tensorfile import TensorFile, show
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ def _below(prefix: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class KeyMap:
-    """All rows of a format, and the names that it holds besides weights.
+    """All rows of a format, and what it holds that no picture needs.
 
     Where several rows fit one of our names they are spellings of it: any is read, the first is
-    written.
+    written. A name in `ignore` that ends in `*` stands for everything below it.
     """
 
     rows: tuple[Row, ...]
@@ -73,6 +73,9 @@ class KeyMap:
             if fields:
                 found.append((row.theirs.format(**fields.groupdict()), row.op))
         return found
+
+    def ignores(self, name: str) -> bool:
+        return any(name.startswith(i[:-1]) if i.endswith("*") else name == i for i in self.ignore)
 
     @cached_property
     def _by_outline(self) -> dict[str, list[tuple[re.Pattern[str], Row]]]:
@@ -108,40 +111,107 @@ def _pattern(ours: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-class Weights(Protocol):
-    """What is read here of a `TensorFile`: tensors by name that stay on disk until they are used."""
-
-    def __iter__(self) -> Iterator[str]: ...
-    def __contains__(self, name: object) -> bool: ...
-    def __getitem__(self, name: str) -> Tensor: ...
-    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor: ...
-    def dtype(self, name: str) -> torch.dtype: ...
-
-
 Found = dict[str, tuple[str, Op]]
 
 
-def locate(keys: KeyMap, ours: Iterable[str], file: Collection[str], where: str) -> Found:
+def locate(keys: KeyMap, ours: Iterable[str], file: TensorFile, below: str = "") -> Found:
     """Where each of our weights lies: our name -> (name in the file, operation).
 
-    `where` names the file in errors. Raises SuffuseError when a weight of ours is not in the file,
-    or the file holds one that no row leads to.
+    `below` is the prefix of this module's names in the file; what lies elsewhere is not looked at.
+    Raises SuffuseError when one of our weights is not there, or when there is one that no row
+    leads to.
     """
     found: Found = {}
     missing: list[str] = []
     for name in ours:
-        spellings = keys.spellings(name)
+        spellings = [(below + theirs, op) for theirs, op in keys.spellings(name)]
         present = [s for s in spellings if s[0] in file]
         if present:
             found[name] = present[0]
         else:
             missing.append(spellings[0][0] if spellings else name)
-    used = {theirs for theirs, _ in found.values()} | set(keys.ignore)
-    extra = [name for name in file if name not in used]
-    if missing or extra:
-        faults = [_list("is missing", "are missing", missing), _list("unknown", "unknown", extra)]
-        raise SuffuseError(
-            f"{where}: {' and '.join(f for f in faults if f)}; "
-            "the file is incomplete, or not of the kind its configuration says"
-        )
+    used = {theirs for theirs, _ in found.values()}
+    inside = [name for name in file if name.startswith(below) and name not in used]
+    unknown = [name for name in inside if not keys.ignores(name[len(below) :])]
+    complain(file, missing, unknown)
     return found
+
+
+def complain(file: TensorFile, missing: list[str], unknown: list[str]) -> None:
+    """Raise SuffuseError if there is a missing or an unknown weight."""
+    if missing or unknown:
+        faults = " and ".join(_faults("missing", missing) + _faults("unknown", unknown))
+        raise SuffuseError(
+            f"{file.path}: {faults}; the file is damaged, or not what its configuration says"
+        )
+
+
+def _faults(what: str, names: list[str]) -> list[str]:
+    """["2 weights are missing ('a', 'b')"], or nothing."""
+    if not names:
+        return []
+    count = f"{len(names)} weights are" if len(names) > 1 else "1 weight is"
+    return [f"{count} {what} ({some(names)})"]
+
+
+def some(names: Iterable[str], most: int = 3) -> str:
+    """The first few names of a list from a file, for one line."""
+    names = list(names)
+    return ", ".join(map(show, names[:most])) + (", …" if len(names) > most else "")
+
+
+def fill(
+    module: nn.Module,
+    keys: KeyMap,
+    file: TensorFile,
+    *,
+    below: str = "",
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Put the file's weights into a module built on the meta device, strictly.
+
+    A weight that has the wanted dtype already stays on the memory map; any other is read and
+    converted alone, so that the peak is the module and one tensor. Raises SuffuseError naming a
+    weight that is missing, unknown or of another shape.
+    """
+    empty = module.state_dict()
+    found = locate(keys, empty, file, below)
+    weights = {}
+    for name, (theirs, op) in found.items():
+        weight = op.read(_read(file, theirs, torch.device(device), dtype))
+        if weight.shape != empty[name].shape:
+            raise SuffuseError(
+                f"{file.path}: {show(theirs)} has the shape {tuple(file.shape(theirs))}, "
+                f"its configuration asks for {tuple(empty[name].shape)}"
+            )
+        weights[name] = weight
+    module.load_state_dict(weights, assign=True)
+
+
+def _read(file: TensorFile, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    if device.type == "cpu" and file.dtype(name) != dtype:
+        return file.read(name, dtype)
+    # To another device in the file's precision, converted there.
+    return file[name].to(device).to(dtype).contiguous()
+
+
+def export(module: nn.Module, keys: KeyMap, dtype: torch.dtype) -> dict[str, Tensor]:
+    """A module's weights by the names and in the shapes of a format, on the CPU.
+
+    Raises SuffuseError for a weight that no row names, or that `dtype` cannot hold.
+    """
+    weights = {}
+    for name, weight in module.state_dict().items():
+        spellings = keys.spellings(name)
+        if not spellings:
+            raise SuffuseError(f"cannot save {name!r}: the format has no place for it")
+        theirs, op = spellings[0]
+        saved = op.write(weight.detach().to("cpu", dtype)).contiguous()
+        if not bool(torch.isfinite(saved).all()):
+            raise SuffuseError(
+                f"cannot save {theirs!r} as {dtype}: it holds numbers beyond its range, or NaN; "
+                "save with another dtype"
+            )
+        weights[theirs] = saved
+    return weights

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from suffuse.weights.maps.blocks import DIFFUSERS_RES, TRANSFORMER
 from suffuse.weights.mapping import KeyMap, Row, nest
+from suffuse.weights.maps.blocks import DIFFUSERS_RES, TRANSFORMER
 
 DIFFUSERS_UNET = KeyMap(
     (

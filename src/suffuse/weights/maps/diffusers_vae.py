@@ -1,4 +1,4 @@
-"""diffusers' AutoencoderKL; folders of 2022 name the attention's layers as its first version did."""
+"""diffusers' AutoencoderKL; folders of 2022 name the layers of its attention differently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]
     """Encoder or decoder: a stem, the ladder, the middle, a head."""
     return (
         Row(f"{part}.stem.*", f"{part}.conv_in.*"),
-        *nest(f"{part}.{blocks}.{{i}}.res.{{j}}", f"{part}.{theirs}.{{i}}.resnets.{{j}}", DIFFUSERS_RES),
+        *nest(
+            f"{part}.{blocks}.{{i}}.res.{{j}}",
+            f"{part}.{theirs}.{{i}}.resnets.{{j}}",
+            DIFFUSERS_RES,
+        ),
         Row(f"{part}.{blocks}.{{i}}.resample.conv.*", f"{part}.{theirs}.{{i}}.{resample}.0.conv.*"),
         *nest(f"{part}.mid.res.{{j}}", f"{part}.mid_block.resnets.{{j}}", DIFFUSERS_RES),
         *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", _ATTENTION),

@@ -1,7 +1,7 @@
 """CompVis' U-Net in single-file checkpoints, below `model.diffusion_model.`.
 
-Blocks are numbered in one row however many levels there are, so the rows depend on the shape: with
-n residual blocks a level, level i begins at input block 1 + (n + 1) i and ends with its downsampling.
+Blocks are numbered through all levels, so the rows depend on the shape: with n residual blocks a
+level, level i begins at input block 1 + (n + 1) i and ends with its downsampling.
 """
 
 from __future__ import annotations

@@ -50,4 +50,4 @@ def ldm_vae(c: AutoencoderConfig) -> KeyMap:
         rows.append(
             Row(f"decoder.up.{i}.resample.conv.*", f"decoder.up.{last - i}.upsample.conv.*")
         )
-    return KeyMap(tuple(rows))
+    return KeyMap(tuple(rows), ignore=("loss.*",))  # the discriminator of its training

@@ -1,0 +1,180 @@
+"""diffusers folders: `model_index.json`, and one folder for each component."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from suffuse.errors import SuffuseError
+from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.clip import ClipText
+from suffuse.networks.families import stable_diffusion
+from suffuse.text.tokenizer import load_tokenizer
+from suffuse.weights.configs import (
+    autoencoder_config,
+    latent_scaling,
+    text_config,
+    unet_config,
+)
+from suffuse.weights.containers import find_weights, open_tensors
+from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
+from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
+from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
+from suffuse.weights.parts import (
+    Defaults,
+    Hints,
+    Info,
+    Parts,
+    Place,
+    build,
+    files_of,
+    sampling_of,
+    with_heads,
+    with_text_hints,
+)
+from suffuse.weights.tensorfile import show
+
+INDEX = "model_index.json"
+OWN = "suffuse.json"  # what diffusers' files have no place for
+
+# Pipelines that are the same parts used differently.
+PIPELINES = (
+    "StableDiffusionPipeline",
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionInpaintPipeline",
+    "StableDiffusionInpaintPipelineLegacy",
+)
+# Safety checker and feature extractor are not among them: Suffuse does not judge pictures.
+_COMPONENTS = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"),
+    "scheduler": (),
+}
+
+
+def open_folder(folder: Path, hints: Hints, place: Place) -> Parts:
+    """The parts of a diffusers folder. Raises SuffuseError naming the file and what is wrong."""
+    _check_index(folder)
+    own = _read_own(folder)
+    unet_file = folder / "unet" / "config.json"
+    raw = read_json(unet_file)
+    config = with_heads(unet_config(raw, str(unet_file)), hints, str(unet_file))
+    variant = "non_ema" if hints.ema is False else _variant(place)
+    unet_weights = open_tensors(find_weights(folder / "unet", variant=variant))
+    vae = read_json(folder / "vae" / "config.json")
+    scale, shift = latent_scaling(vae)
+    scheduler = folder / "scheduler" / "scheduler_config.json"
+    return Parts(
+        unet=build(lambda: stable_diffusion(config), DIFFUSERS_UNET, unet_weights, place),
+        unet_config=config,
+        autoencoder=_autoencoder(folder / "vae", vae, own.patch, place),
+        text=_text(folder / "text_encoder", hints, place),
+        tokenizer=load_tokenizer(hints.tokenizer or folder / "tokenizer"),
+        sampling=sampling_of(read_json(scheduler), hints, str(scheduler)),
+        latent_scale=scale if hints.scale is None else hints.scale,
+        latent_shift=shift,
+        latent_size=latent_size(raw, str(unet_file)),
+        defaults=own.defaults,
+        info=Info(folder.resolve().name, "diffusers folder", folder, files_of(unet_weights)),
+    )
+
+
+def _variant(place: Place) -> str | None:
+    """The same numbers in half the bytes, where half precision is wanted anyway."""
+    return "fp16" if place.dtype == torch.float16 else None
+
+
+def _autoencoder(folder: Path, raw: dict[str, Any], patch: int, place: Place) -> AutoencoderKL:
+    config = autoencoder_config(raw, str(folder / "config.json"), patch)
+    weights = open_tensors(find_weights(folder, variant=_variant(place)))
+    return build(lambda: AutoencoderKL(config), DIFFUSERS_VAE, weights, place)
+
+
+def _text(folder: Path, hints: Hints, place: Place) -> ClipText:
+    file = folder / "config.json"
+    config = with_text_hints(text_config(read_json(file), str(file)), hints)
+    weights = open_tensors(find_weights(folder, variant=_variant(place)))
+    return build(lambda: ClipText(config), HF_CLIP_TEXT, weights, place)
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse a pipeline, or a component of one, that is not what we build."""
+    file = folder / INDEX
+    if not file.is_file():
+        seen = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+        raise SuffuseError(
+            f"{folder}: is no model folder, it has no {INDEX} (it holds {seen}); "
+            "give a diffusers folder or a checkpoint file"
+        )
+    index = read_json(file)
+    if index.get("_class_name") not in PIPELINES:
+        raise SuffuseError(
+            f"{file}: the pipeline class {show(index.get('_class_name'))} is not supported; "
+            f"supported are {', '.join(PIPELINES)}"
+        )
+    for part, known in _COMPONENTS.items():
+        entry = index.get(part)
+        found = entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+        if found not in known if known else found is None:
+            raise SuffuseError(f"{file}: {part} = {show(entry)} is not supported")
+
+
+def latent_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """Height and width in latent cells that a U-Net was trained at; 64 if it does not say.
+
+    Folders written before diffusers 0.9 may say 32, the class default of those days, and mean 64
+    (`pipeline_stable_diffusion.py` corrects them too).
+    """
+    size = raw.get("sample_size")
+    sides = [64] if size is None else size if isinstance(size, list) else [size]
+    if len(sides) not in (1, 2) or not all(type(n) is int and n > 0 for n in sides):
+        raise SuffuseError(f"{where}: sample_size = {show(size)} is not supported")
+    old = re.match(r"0\.[0-8]\.", str(raw.get("_diffusers_version")))
+    return (64, 64) if old and sides[0] < 64 else (sides[0], sides[-1])
+
+
+@dataclass(frozen=True)
+class Own:
+    """`suffuse.json`: recommended settings, and what diffusers' files have no field for."""
+
+    defaults: Defaults = field(default_factory=Defaults)
+    patch: int = 1  # side of the square of pixels behind each input of the autoencoder
+
+
+def _read_own(folder: Path) -> Own:
+    file = folder / OWN
+    if not file.is_file():
+        return Own()
+    raw = read_json(file)
+    kinds: dict[str, Any] = {"steps": int, "guidance": (int, float), "card": str, "patch": int}
+    for name, value in raw.items():
+        number = isinstance(value, (int, float))
+        if (
+            not isinstance(value, kinds.get(name, ()))
+            or isinstance(value, bool)
+            or (number and value <= 0)
+        ):
+            raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
+    patch = raw.pop("patch", 1)
+    return Own(Defaults(**raw), patch)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object. Raises SuffuseError naming the file."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise SuffuseError(f"{file}: this file of the model is missing") from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise SuffuseError(f"{file}: not readable as JSON ({show(str(problem))})") from None
+    if not isinstance(content, dict):
+        raise SuffuseError(f"{file}: expected a JSON object")
+    return content
