@@ -1,5 +1,6 @@
 """The loop: schedules, averages, and runs that are killed."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -47,7 +48,7 @@ def test_rate_rises_stays_and_falls():
     rates = [plan.rate(i) for i in range(100)]
     assert rates[0] == pytest.approx(0.1) and rates[9:80] == [1.0] * 71
     assert rates[-1] == pytest.approx(1 / 20) and all(
-        a >= b for a, b in zip(rates[80:], rates[81:])
+        a >= b for a, b in itertools.pairwise(rates)
     )
 
 

@@ -62,7 +62,7 @@ def encode_scenes(
     for start in range(0, count, size):
         rows = min(size, count - start)
         pictures, _, scenes = world.batch(start, rows, seed=seed)
-        latents.append(autoencoder.encode(to_tensor(pictures)).mode.half())
+        latents.append(autoencoder.encode(to_tensor(pictures)).mode.half().contiguous())
         rng = np.random.default_rng((seed, start))
         said = [scene.caption(lang, rng) for scene in scenes for lang in CAPTIONS]
         rows_of_ids = text.ids(said)  # (rows * captions, windows, window)
