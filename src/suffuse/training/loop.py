@@ -77,8 +77,9 @@ def ema_update(ema: nn.Module, net: nn.Module, step: int, decay: float) -> None:
     """`ema` moves towards `net`; early steps move it more, so it never remembers the start."""
     keep = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
-        mine = list(ema.parameters())
-        torch._foreach_lerp_(mine, [*net.parameters()], 1 - keep)
+        mine: list[Tensor] = list(ema.parameters())
+        theirs: list[Tensor] = list(net.parameters())
+        torch._foreach_lerp_(mine, theirs, 1 - keep)
 
 
 def train(
