@@ -27,7 +27,11 @@ class Network(Protocol[Context]):
         ...
 
     def __call__(self, x: Tensor, label: Tensor, context: Context) -> Tensor:
-        """`x (B, C, H, W)` to `(B, C, H, W)`; `label` is (B,), or of one number shared by all."""
+        """`x (B, C, H, W)` to `(B, C, H, W)`; `label` is (B,), or of one number shared by all.
+
+        The context may have k * B rows: the answer then has as many, and is that for x (and its
+        labels) k times over.
+        """
         ...
 
 
@@ -50,7 +54,7 @@ def bind(net: Network[Context], cond: Cond) -> RawModel:
 def cfg(
     net: Network[Context], cond: Cond, null: Cond | None, scale: float, rescale: float = 0.0
 ) -> RawModel:
-    """Classifier-free guidance, `null + scale * (cond - null)`, in one call of twice the batch.
+    """Classifier-free guidance, `null + scale * (cond - null)`, in one call for both.
 
     With `scale == 1` the null plays no part and nothing is computed for it; it may then be None.
     A null of one row serves every image. `rescale` is the phi of `rescaled`.
@@ -61,13 +65,15 @@ def cfg(
         return bind(net, cond)
     if null is None:
         raise ValueError(f"guidance of scale {scale} needs a null conditioning")
-    both = Cond.cat([null if cond.batch is None else null.expand(cond.batch), cond])
-    context = net.prepare(both)
+    if cond.batch is None:  # nothing to tell the two apart
+        return bind(net, cond)
+    context = net.prepare(Cond.cat([null.expand(cond.batch), cond]))
 
     def raw(x: Tensor, level: Level) -> Tensor:
-        # A label that the batch shares stays one, so that the network embeds it once.
-        label = level.label if level.label.numel() == 1 else level.label.repeat(2)  # (2B,)
-        answer = net(torch.cat([x, x]), label, context).to(x.dtype)  # (2B,C,H,W)
+        # x goes in once: what the network computes before it reads any conditioning, it shares.
+        if len(x) != cond.batch:
+            raise ValueError(f"{len(x)} images for a conditioning of {cond.batch}")
+        answer = net(x, level.label, context).to(x.dtype)  # (2B,C,H,W)
         without, with_cond = answer.chunk(2)
         guided = without + scale * (with_cond - without)
         return rescaled(guided, with_cond, rescale) if rescale else guided

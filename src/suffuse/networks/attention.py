@@ -10,6 +10,14 @@ from torch.nn.functional import gelu, scaled_dot_product_attention
 
 KeyValue = tuple[Tensor, Tensor]  # (B, heads, L, D / heads) twice
 
+# Sums go into the fresh output of a layer, `y = layer(...); y += x`, so that none is allocated for
+# them. Gradients do not mind: no layer's backward pass asks for its own output.
+
+
+def repeat_rows(x: Tensor, rows: int) -> Tensor:
+    """(n, ...) -> (rows, ...): the batch over and over, in its memory format; n divides rows."""
+    return x if len(x) == rows else torch.cat([x] * (rows // len(x)))
+
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, L, D) -> (B, heads, L, D / heads)
@@ -73,7 +81,7 @@ class GatedFeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward, each behind a norm (2112.10752, appendix E)."""
+    """Self-, cross-attention, feed-forward, each behind a norm (2112.10752, appendix E)."""
 
     def __init__(self, width: int, context: int, heads: int):
         super().__init__()
@@ -82,13 +90,21 @@ class TransformerBlock(nn.Module):
         self.norm3, self.ff = nn.LayerNorm(width), GatedFeedForward(width)
 
     def forward(self, x: Tensor, kvs: Sequence[KeyValue], mask: Tensor | None) -> Tensor:
-        x = x + self.self_attn(self.norm1(x))
-        x = x + self.cross_attn(self.norm2(x), kvs[self.cross_attn.slot], mask)
-        return x + self.ff(self.norm3(x))
+        """x (n, L, D), n the batch of the text or a whole fraction of it -> (B, L, D)."""
+        kv = kvs[self.cross_attn.slot]
+        h = self.self_attn(self.norm1(x))
+        h += x
+        x = repeat_rows(h, len(kv[0]))  # here the text tells rows of one picture apart
+        h = self.cross_attn(self.norm2(x), kv, mask)
+        h += x
+        x = h
+        h = self.ff(self.norm3(x))
+        h += x
+        return h
 
 
 class SpatialTransformer(nn.Module):
-    """A picture as a sequence of its pixels: (B, C, H, W) -> (B, C, H, W).
+    """A picture as a sequence of its pixels: (n, C, H, W) -> (B, C, H, W), B the text's batch.
 
     Stable Diffusion 1 projects in and out with 1 x 1 convolutions and 2.x with linear layers; on a
     sequence they are the same product, so one form serves both (weights/maps reshape on loading).
@@ -108,7 +124,8 @@ class SpatialTransformer(nn.Module):
         for block in self.blocks:
             h = block(h, kvs, mask)
         h = self.proj_out(h).transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
-        return x + h
+        h += repeat_rows(x, len(h))
+        return h
 
 
 class PixelAttention(nn.Module):
@@ -127,7 +144,9 @@ class PixelAttention(nn.Module):
         h = self.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C)
         q, k, v = (project(h)[:, None] for project in (self.q, self.k, self.v))  # (B, 1, H*W, C)
         h = self.out(scaled_dot_product_attention(q, k, v)[:, 0])
-        return x + h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        h = h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        h += x
+        return h
 
 
 def key_mask(mask: Tensor | None) -> Tensor | None:

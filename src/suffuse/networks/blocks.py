@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate, pad, silu
+from torch.nn import functional as F
+from torch.nn.functional import interpolate, pad
+
+
+def silu(x: Tensor) -> Tensor:
+    """SiLU of a tensor that nobody else reads: in its place, where no gradient will ask for it."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
 def channels_last(net: nn.Module) -> None:
@@ -41,9 +47,10 @@ class ResBlock(nn.Module):
         """x (B, C, H, W); emb (B or 1, E), the embedding after its SiLU."""
         h = self.conv1(silu(self.norm1(x)))
         if self.time is not None:
-            h = h + self.time(emb)[:, :, None, None]  # (B or 1, out, 1, 1)
+            h += self.time(emb)[:, :, None, None]  # (B or 1, out, 1, 1)
         h = self.conv2(silu(self.norm2(h)))
-        return h + (x if self.skip is None else self.skip(x))
+        h += x if self.skip is None else self.skip(x)
+        return h
 
 
 class Downsample(nn.Module):

@@ -8,10 +8,15 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
 
-from suffuse.networks.attention import CrossAttention, KeyValue, SpatialTransformer, key_mask
-from suffuse.networks.blocks import Downsample, ResBlock, Upsample
+from suffuse.networks.attention import (
+    CrossAttention,
+    KeyValue,
+    SpatialTransformer,
+    key_mask,
+    repeat_rows,
+)
+from suffuse.networks.blocks import Downsample, ResBlock, Upsample, silu
 from suffuse.networks.embed import LabelEmbedding
 
 
@@ -32,6 +37,7 @@ class Doors(Protocol):
 class Context:
     """Everything that depends on the conditioning alone, made once per generation."""
 
+    rows: int | None  # its batch; None if there is no conditioning at all
     kvs: Sequence[KeyValue]  # one for each cross-attention, in order
     mask: Tensor | None  # (B, 1, 1, L)
     vector: Tensor | None  # (B, E), already projected
@@ -70,7 +76,13 @@ class Head(nn.Module):
 
 
 class UNet(nn.Module):
-    """(B, C, H, W), label (B,) or (), context -> (B, C_out, H, W)."""
+    """(n, C, H, W), label (n,) or (), context of B rows -> (B, C_out, H, W).
+
+    n is B, or a whole fraction of it: the batch then stands for itself over and over, as guidance
+    asks for every picture under several texts. Until the first text is read their rows are the
+    same and are computed once; in Stable Diffusion that includes one of five attentions over all
+    the pixels.
+    """
 
     def __init__(
         self,
@@ -96,11 +108,17 @@ class UNet(nn.Module):
         vector = None
         if cond.vector is not None and self.vector is not None:
             vector = self.vector(cond.vector)
-        return Context(kvs, key_mask(cond.mask), vector, cond.concat)
+        doors = (cond.tokens, cond.vector, cond.concat)
+        rows = next((len(door) for door in doors if door is not None), None)
+        return Context(rows, kvs, key_mask(cond.mask), vector, cond.concat)
 
     def forward(self, x: Tensor, label: Tensor, context: Context) -> Tensor:
+        rows = context.rows or len(x)
         # A label shared by the whole batch is embedded once and broadcast.
         emb = self.time(label.reshape(-1))
+        if len(emb) > 1 or context.vector is not None or context.concat is not None:
+            x = repeat_rows(x, rows)  # something tells the rows apart before any text does
+            emb = emb if len(emb) == 1 else repeat_rows(emb, rows)
         emb = silu(emb if context.vector is None else emb + context.vector)
         x = x if context.concat is None else torch.cat((x, context.concat), dim=1)
         # The sampler's own numbers are float32 and contiguous; the network's are neither.
@@ -117,8 +135,9 @@ class UNet(nn.Module):
         x = self.mid.res[1](x, emb)
         for stage in self.up:
             for j in range(len(stage.res)):
-                x = stage.block(j, torch.cat((x, skips.pop()), dim=1), emb, context)
+                skip = repeat_rows(skips.pop(), len(x))
+                x = stage.block(j, torch.cat((x, skip), dim=1), emb, context)
             if stage.resample is not None:
                 # Sizes that do not halve evenly grow back to the size of the waiting skip.
                 x = stage.resample(x, skips[-1].shape[-2:])
-        return self.head(x)
+        return repeat_rows(self.head(x), rows)
