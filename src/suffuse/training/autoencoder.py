@@ -111,7 +111,8 @@ class AutoencoderStage:
         kl = latent.kl().mean()
         with torch.no_grad():
             psnr = -10 * torch.log10((image - batch).square().mean() / 4)
-        numbers = {"psnr": float(psnr), "l1": float(l1), "bands": float(bands), "kl": float(kl)}
+        terms = {"psnr": psnr, "l1": l1, "bands": bands, "kl": kl}
+        numbers = {name: term.item() for name, term in terms.items()}
         return l1 + self.perceptual * bands + self.kl * kl, numbers
 
     @torch.no_grad()

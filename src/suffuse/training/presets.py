@@ -49,6 +49,7 @@ class LatentPreset:
     text: ClipTextConfig  # its `vocab` is what the tokenizer may have at most
     plan: Plan
     scenes: int  # encoded once, before the first step
+    captions: int = 12_000  # scenes whose captions the tokenizer learns from
     world: World = field(default_factory=World)
     dropout: float = 0.12  # share of the captions left out, for classifier-free guidance
     scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(V_SCHEDULER))
@@ -80,8 +81,8 @@ LATENTS = {
             context=192,
         ),
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
-        Plan(steps=4000, batch=32, lr=8e-4, ema=0.998, sample_every=400, save_every=200),
-        scenes=32_768,
+        Plan(steps=4400, batch=16, lr=7e-4, ema=0.998, sample_every=400, save_every=200),
+        scenes=24_576,
     ),
     "toy": LatentPreset(
         SDConfig(
@@ -93,9 +94,10 @@ LATENTS = {
             heads=(2, 2),
             context=32,
         ),
-        ClipTextConfig(400, width=32, layers=1, heads=2, context=48, intermediate=64, eos=1),
+        ClipTextConfig(600, width=32, layers=1, heads=2, context=64, intermediate=64, eos=1),
         Plan(steps=100, batch=4, warmup=5, ema=0.9, save_every=50, sample_every=100),
         scenes=128,
+        captions=200,
         world=World(objects=6),
         steps=4,
     ),

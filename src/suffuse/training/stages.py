@@ -34,8 +34,6 @@ from suffuse.weights.scheduler import from_config
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-TOKENIZER_SCENES = 12_000  # whose captions the tokenizer learns from
-
 # What the samples of a run show: one of each kind, in both languages.
 PROMPTS = (
     "a red apple on a blue background",
@@ -146,7 +144,7 @@ def _tokenizer(
     folder = output / "tokenizer"
     if not (folder / "tokenizer.json").exists():
         note("learning the tokenizer from captions")
-        captions = _captions(preset.world, seed, TOKENIZER_SCENES)
+        captions = _captions(preset.world, seed, preset.captions)
         save_tokenizer(train_bpe(captions, preset.text.vocab), folder, preset.text.context)
     return load_tokenizer(folder)
 
