@@ -50,7 +50,7 @@ def _rows(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, st
             if value:
                 yield label, ", ".join(map(_plain, value))
         elif value is not None and value != "":
-            yield label, _plain(value)
+            yield label, str(value) if name == "seed" else _plain(value)
 
 
 def _plain(value: Any) -> str:
