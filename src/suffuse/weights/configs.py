@@ -114,17 +114,18 @@ def _attention(raw: Json, levels: int, where: str) -> list[bool]:
     return attends
 
 
-def unet_json(c: SDConfig, sample_size: int | list[int]) -> dict[str, Any]:
+def unet_json(c: SDConfig, latent_size: tuple[int, int]) -> dict[str, Any]:
     """The `unet/config.json` of a network, with 1 x 1 convolutions as projections."""
     if c.depth[-1] not in (0, c.mid_depth):
         raise SuffuseError(
             "cannot save the U-Net: diffusers gives its middle the depth of the last level, "
             f"{c.depth[-1]}, not {c.mid_depth}"
         )
+    height, width = latent_size
     layers = [*(n or 1 for n in c.depth[:-1]), c.mid_depth]
     return {
         "_class_name": "UNet2DConditionModel",
-        "sample_size": sample_size,
+        "sample_size": height if height == width else [height, width],
         "in_channels": c.in_channels,
         "out_channels": c.out_channels,
         "block_out_channels": list(c.channels),
@@ -178,13 +179,13 @@ def autoencoder_json(
 ) -> dict[str, Any]:
     """The `vae/config.json` of a network.
 
-    To diffusers an autoencoder with a patch is one over patch x patch times as many channels; our
-    own `patch` is written beside the model.
+    `pixels` is the height of its pictures. To diffusers an autoencoder with a patch is one over
+    smaller pictures of patch x patch times as many channels; our own `patch` is written beside it.
     """
     levels = len(c.channels)
     return {
         "_class_name": "AutoencoderKL",
-        "sample_size": pixels,
+        "sample_size": pixels // c.patch,
         "in_channels": c.image * c.patch**2,
         "out_channels": c.image * c.patch**2,
         "block_out_channels": list(c.channels),
@@ -281,7 +282,7 @@ def _numbers(raw: Json, field: str, default: tuple[int, ...], where: str) -> tup
 def _each(raw: Json, field: str, default: int, levels: int, where: str) -> tuple[int, ...]:
     """One number for each level, written as a list or once for all."""
     values = _numbers(raw, field, (default,), where)
-    if len(values) == 1:
+    if not isinstance(raw.get(field), (list, tuple)):
         values *= levels
     if len(values) != levels:
         _refuse(raw, field, where)

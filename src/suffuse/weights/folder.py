@@ -5,11 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import AutoencoderKL
@@ -34,6 +32,7 @@ from suffuse.weights.parts import (
     Place,
     build,
     files_of,
+    precision,
     sampling_of,
     with_heads,
     with_text_hints,
@@ -60,14 +59,17 @@ _COMPONENTS = {
 }
 
 
-def open_folder(folder: Path, hints: Hints, place: Place) -> Parts:
-    """The parts of a diffusers folder. Raises SuffuseError naming the file and what is wrong."""
+def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = None) -> Parts:
+    """The parts of a diffusers folder; `name` where the folder's own says nothing.
+
+    Raises SuffuseError naming the file and what is wrong with it.
+    """
     _check_index(folder)
     own = _read_own(folder)
     unet_file = folder / "unet" / "config.json"
     raw = read_json(unet_file)
     config = with_heads(unet_config(raw, str(unet_file)), hints, str(unet_file))
-    variant = "non_ema" if hints.ema is False else _variant(place)
+    variant = "non_ema" if hints.ema is False else precision(place)
     unet_weights = open_tensors(find_weights(folder / "unet", variant=variant))
     vae = read_json(folder / "vae" / "config.json")
     scale, shift = latent_scaling(vae)
@@ -75,7 +77,7 @@ def open_folder(folder: Path, hints: Hints, place: Place) -> Parts:
     return Parts(
         unet=build(lambda: stable_diffusion(config), DIFFUSERS_UNET, unet_weights, place),
         unet_config=config,
-        autoencoder=_autoencoder(folder / "vae", vae, own.patch, place),
+        autoencoder=_autoencoder(folder / "vae", vae, own, place),
         text=_text(folder / "text_encoder", hints, place),
         tokenizer=load_tokenizer(hints.tokenizer or folder / "tokenizer"),
         sampling=sampling_of(read_json(scheduler), hints, str(scheduler)),
@@ -83,37 +85,38 @@ def open_folder(folder: Path, hints: Hints, place: Place) -> Parts:
         latent_shift=shift,
         latent_size=latent_size(raw, str(unet_file)),
         defaults=own.defaults,
-        info=Info(folder.resolve().name, "diffusers folder", folder, files_of(unet_weights)),
+        info=Info(
+            name or folder.resolve().name, "diffusers folder", folder, files_of(unet_weights)
+        ),
     )
 
 
-def _variant(place: Place) -> str | None:
-    """The same numbers in half the bytes, where half precision is wanted anyway."""
-    return "fp16" if place.dtype == torch.float16 else None
+def open_autoencoder(folder: Path, place: Place | None = None) -> AutoencoderKL:
+    """The autoencoder of a model folder, or one that `save_autoencoder` wrote.
+
+    Raises SuffuseError naming the file and what is wrong with it.
+    """
+    raw = read_json(folder / "vae" / "config.json")
+    return _autoencoder(folder / "vae", raw, _read_own(folder), place or Place())
 
 
-def _autoencoder(folder: Path, raw: dict[str, Any], patch: int, place: Place) -> AutoencoderKL:
-    config = autoencoder_config(raw, str(folder / "config.json"), patch)
-    weights = open_tensors(find_weights(folder, variant=_variant(place)))
+def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> AutoencoderKL:
+    config = autoencoder_config(raw, str(folder / "config.json"), own.patch)
+    config = replace(config, shortcut=own.shortcut)
+    weights = open_tensors(find_weights(folder, variant=precision(place)))
     return build(lambda: AutoencoderKL(config), DIFFUSERS_VAE, weights, place)
 
 
 def _text(folder: Path, hints: Hints, place: Place) -> ClipText:
     file = folder / "config.json"
     config = with_text_hints(text_config(read_json(file), str(file)), hints)
-    weights = open_tensors(find_weights(folder, variant=_variant(place)))
+    weights = open_tensors(find_weights(folder, variant=precision(place)))
     return build(lambda: ClipText(config), HF_CLIP_TEXT, weights, place)
 
 
 def _check_index(folder: Path) -> None:
     """Refuse a pipeline, or a component of one, that is not what we build."""
     file = folder / INDEX
-    if not file.is_file():
-        seen = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
-        raise SuffuseError(
-            f"{folder}: is no model folder, it has no {INDEX} (it holds {seen}); "
-            "give a diffusers folder or a checkpoint file"
-        )
     index = read_json(file)
     if index.get("_class_name") not in PIPELINES:
         raise SuffuseError(
@@ -147,6 +150,7 @@ class Own:
 
     defaults: Defaults = field(default_factory=Defaults)
     patch: int = 1  # side of the square of pixels behind each input of the autoencoder
+    shortcut: bool = False  # whether the autoencoder has one
 
 
 def _read_own(folder: Path) -> Own:
@@ -154,17 +158,22 @@ def _read_own(folder: Path) -> Own:
     if not file.is_file():
         return Own()
     raw = read_json(file)
-    kinds: dict[str, Any] = {"steps": int, "guidance": (int, float), "card": str, "patch": int}
     for name, value in raw.items():
-        number = isinstance(value, (int, float))
-        if (
-            not isinstance(value, kinds.get(name, ()))
-            or isinstance(value, bool)
-            or (number and value <= 0)
-        ):
+        # `type`, because to `isinstance` a bool is an int as well.
+        fits = type(value) in _OWN_KINDS.get(name, ())
+        if not fits or (type(value) in (int, float) and value <= 0):
             raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
-    patch = raw.pop("patch", 1)
-    return Own(Defaults(**raw), patch)
+    patch, shortcut = raw.pop("patch", 1), raw.pop("shortcut", False)
+    return Own(Defaults(**raw), patch, shortcut)
+
+
+_OWN_KINDS: dict[str, tuple[type, ...]] = {
+    "steps": (int,),
+    "guidance": (int, float),
+    "card": (str,),
+    "patch": (int,),
+    "shortcut": (bool,),
+}
 
 
 def read_json(file: Path) -> dict[str, Any]:

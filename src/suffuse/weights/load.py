@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from os import PathLike
 from pathlib import Path
 
@@ -11,16 +10,14 @@ import torch
 from suffuse.errors import SuffuseError
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.folder import INDEX, open_folder
+from suffuse.weights.formats import Format, recognise
+from suffuse.weights.hub import fetch, is_hub_name
 from suffuse.weights.mapping import some
-from suffuse.weights.parts import Hints, Parts, Place
-from suffuse.weights.single_file import is_sd1, open_sd1
+from suffuse.weights.parts import Hints, Parts, Place, precision
+from suffuse.weights.single_file import SD1, open_sd1
 from suffuse.weights.tensorfile import TensorFile
 
 BUNDLED = Path(__file__).resolve().parents[1] / "models" / "emoji"
-
-# `owner/name`, as the Hub has them; anything else that does not exist is a mistyped path.
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-_SUFFIXES = {".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".json"}
 
 
 def open_parts(
@@ -38,13 +35,16 @@ def open_parts(
     missing, unknown, damaged or not supported.
     """
     hints, place = hints or Hints(), Place(device, dtype)
-    path = bundled() if source is None else locate_source(source)
+    path, name = (bundled(), None) if source is None else locate_source(source, place)
     if path.is_dir():
-        return open_folder(path, hints, place)
+        if (path / INDEX).is_file():
+            return open_folder(path, hints, place, name)
+        path = _only_file(path)
     file = open_tensors(path)
-    if is_sd1(file):
-        return open_sd1(file, hints, place)
-    raise SuffuseError(_not_ours(file))
+    found = recognise(file)
+    if found is None or found.name != SD1:
+        raise SuffuseError(_not_ours(file, found))
+    return open_sd1(file, hints, place)
 
 
 def bundled() -> Path:
@@ -57,24 +57,46 @@ def bundled() -> Path:
     return BUNDLED
 
 
-def locate_source(source: str | PathLike[str]) -> Path:
-    """An existing path, or the local copy of a Hub model. Raises SuffuseError for neither."""
-    path = Path(source).expanduser()
+def locate_source(source: str | PathLike[str], place: Place) -> tuple[Path, str | None]:
+    """An existing path, or the local copy of a Hub model and its name.
+
+    Raises SuffuseError for neither.
+    """
+    path, name = Path(source).expanduser(), str(source)
     try:
         if path.exists():
-            return path
+            return path, None
     except (OSError, ValueError):  # a name that no file can have
         pass
-    name = str(source)
-    here = path.parent != Path(".") and path.parent.is_dir()  # a mistyped name in a folder of ours
-    if _HUB_NAME.fullmatch(name) and path.suffix not in _SUFFIXES and not here:
-        from suffuse.weights.hub import fetch
-
-        return fetch(name)
+    mistyped = path.parent != Path(".") and path.parent.is_dir()  # the folder is there
+    if is_hub_name(name) and not mistyped:
+        return fetch(name, variant=precision(place)), name.split("/")[1]
     raise SuffuseError(f"{path}: there is no such file or folder")
 
 
-def _not_ours(file: TensorFile) -> str:
+def _only_file(folder: Path) -> Path:
+    """The checkpoint in a folder that is no pipeline. Raises SuffuseError if it is not the only."""
+    for suffix in (".safetensors", ".ckpt"):
+        files = sorted(p for p in folder.iterdir() if p.suffix == suffix and p.is_file())
+        if len(files) == 1:
+            return files[0]
+        if files:
+            names = ", ".join(p.name for p in files[:6])
+            raise SuffuseError(f"{folder}: holds several checkpoints ({names}); name one of them")
+    seen = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
+    raise SuffuseError(
+        f"{folder}: is no model folder, it has no {INDEX} and no checkpoint (it holds {seen})"
+    )
+
+
+def _not_ours(file: TensorFile, found: Format | None) -> str:
     """What to say of a checkpoint that is not Stable Diffusion 1.x."""
-    seen = f"its {len(file)} weights begin with {some(file, 4)}"
-    return f"{file.path}: not a format that Suffuse can open yet; {seen}"
+    if found is not None and found.component is not None:
+        return f"{file.path}: this is only a part of a model: {found.name}"
+    if found is not None:
+        return f"{file.path}: this is {found.name}, which Suffuse cannot open yet"
+    kinds = {name.split(".")[0]: name for name in reversed(list(file))}  # the first of each
+    return (
+        f"{file.path}: unknown format; of its {len(file)} weights some are "
+        f"{some(reversed(kinds.values()), 6)}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -18,14 +18,18 @@ from tokenizers import processors
 from torch import nn
 
 from suffuse.errors import SuffuseError
+from suffuse.networks.autoencoder import AutoencoderKL
 from suffuse.text.tokenizer import Tokenizer
 from suffuse.weights.configs import autoencoder_json, text_json, unet_json
 from suffuse.weights.folder import INDEX, OWN
-from suffuse.weights.mapping import KeyMap, export
+from suffuse.weights.mapping import KeyMap, export, some
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
 from suffuse.weights.parts import Parts
+
+# All that a folder of ours may hold, so that nothing else is ever replaced.
+_OURS = {INDEX, OWN, "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
 def save_parts(
@@ -35,59 +39,82 @@ def save_parts(
 
     An autoencoder with a patch is, to diffusers, one over more channels: each component opens
     there, and its pictures are to be folded back (`torch.pixel_shuffle`). diffusers has no shift
-    of latents for this pipeline. An existing model in `folder` is replaced once the new one is
+    of latents for this pipeline. An earlier model in `folder` is replaced once the new one is
     complete. Raises SuffuseError when `folder` cannot be written, holds something else, or a
     weight does not fit `dtype`.
     """
-    folder = Path(folder).expanduser().resolve()
-    if folder.exists() and not _replaceable(folder):
-        raise SuffuseError(f"{folder}: exists and is not a model folder; name another one")
-    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+
+    def write(fresh: Path) -> None:
+        unet = unet_json(parts.unet_config, parts.latent_size)
+        text = text_json(parts.text.config, parts.tokenizer.bos, parts.tokenizer.pad)
+        _component(fresh / "unet", unet, parts.unet, DIFFUSERS_UNET, dtype)
+        _component(fresh / "text_encoder", text, parts.text, HF_CLIP_TEXT, dtype, "model")
+        _vae(fresh, parts.autoencoder, dtype, parts)
+        _tokenizer(fresh / "tokenizer", parts.tokenizer)
+        scheduler = parts.sampling.config
+        _json(fresh / "scheduler" / "scheduler_config.json", scheduler)
+        _json(fresh / INDEX, _index(text["architectures"][0], scheduler["_class_name"]))
+
+    _replace(Path(folder), write)
+
+
+def save_autoencoder(
+    autoencoder: AutoencoderKL, folder: str | PathLike[str], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write an autoencoder alone, as `open_autoencoder` reads it; its latents' scale is not known.
+
+    Raises SuffuseError as `save_parts` does.
+    """
+    _replace(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype))
+
+
+def _replace(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder, then put it in the place of `folder`."""
+    folder = folder.expanduser().resolve()
+    _check_replaceable(folder)
+    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{n}") for n in ("new", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(fresh, ignore_errors=True)  # of a crashed process with the same number
         fresh.mkdir()
-        _write(parts, fresh, dtype)
-        _swap(fresh, folder)
+        write(fresh)
+        if folder.exists():
+            os.rename(folder, old)
+        try:
+            os.rename(fresh, folder)
+        except OSError:
+            if old.exists():
+                os.rename(old, folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     except OSError as problem:
         raise SuffuseError(f"{folder}: cannot be written ({problem.strerror})") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _replaceable(folder: Path) -> bool:
-    return folder.is_dir() and ((folder / INDEX).is_file() or not any(folder.iterdir()))
-
-
-def _swap(fresh: Path, folder: Path) -> None:
-    """Put the new folder in the old one's place."""
+def _check_replaceable(folder: Path) -> None:
     if not folder.exists():
-        os.rename(fresh, folder)
         return
-    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-    os.rename(folder, old)
-    os.rename(fresh, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    if not folder.is_dir():
+        raise SuffuseError(f"{folder}: is a file; name a folder")
+    other = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
+    if other:
+        raise SuffuseError(f"{folder}: holds {some(other)} besides a model; name another folder")
 
 
-def _write(parts: Parts, folder: Path, dtype: torch.dtype) -> None:
-    height, width = parts.latent_size
-    vae, tokenizer = parts.autoencoder.config, parts.tokenizer
-    unet = unet_json(parts.unet_config, height if height == width else [height, width])
-    pixels = height * vae.factor // vae.patch
-    vae_raw = autoencoder_json(vae, parts.latent_scale, parts.latent_shift, pixels)
-    text = text_json(parts.text.config, tokenizer.bos, tokenizer.pad)
-    diffusers, hf = "diffusion_pytorch_model.safetensors", "model.safetensors"
-    _component(folder / "unet", unet, parts.unet, DIFFUSERS_UNET, diffusers, dtype)
-    _component(folder / "vae", vae_raw, parts.autoencoder, DIFFUSERS_VAE, diffusers, dtype)
-    _component(folder / "text_encoder", text, parts.text, HF_CLIP_TEXT, hf, dtype)
-    _tokenizer(folder / "tokenizer", tokenizer)
-    _json(folder / "scheduler" / "scheduler_config.json", parts.sampling.config)
-    own: dict[str, Any] = {k: v for k, v in asdict(parts.defaults).items() if v is not None}
-    if vae.patch > 1:
-        own["patch"] = vae.patch
-    if own:
-        _json(folder / OWN, own)
-    _json(folder / INDEX, _index(text["architectures"][0], parts.sampling.config["_class_name"]))
+def _vae(
+    folder: Path, autoencoder: AutoencoderKL, dtype: torch.dtype, parts: Parts | None = None
+) -> None:
+    """The autoencoder, and what diffusers' files have no field for: `suffuse.json`."""
+    c = autoencoder.config
+    scale, shift = (parts.latent_scale, parts.latent_shift) if parts else (1.0, 0.0)
+    raw = autoencoder_json(c, scale, shift, (parts.latent_size[0] if parts else 64) * c.factor)
+    _component(folder / "vae", raw, autoencoder, DIFFUSERS_VAE, dtype)
+    own = asdict(parts.defaults) if parts else {}
+    own["patch"] = c.patch if c.patch > 1 else None
+    own["shortcut"] = c.shortcut or None
+    _json(folder / OWN, {name: value for name, value in own.items() if value is not None})
 
 
 def _index(text: str, scheduler: str) -> dict[str, Any]:
@@ -110,11 +137,12 @@ def _component(
     config: Mapping[str, Any],
     network: nn.Module,
     keys: KeyMap,
-    name: str,
     dtype: torch.dtype,
+    stem: str = "diffusion_pytorch_model",
 ) -> None:
     _json(folder / "config.json", config)
-    save_file(export(network, keys, dtype), folder / name, metadata={"format": "pt"})
+    weights = export(network, keys, dtype)
+    save_file(weights, folder / f"{stem}.safetensors", metadata={"format": "pt"})
 
 
 def _tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

@@ -8,6 +8,7 @@ Schedule buffers are never read: half-precision files round them too.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
@@ -33,12 +34,13 @@ from suffuse.weights.parts import (
 )
 from suffuse.weights.tensorfile import TensorFile
 
+SD1 = "Stable Diffusion 1.x (single file)"  # as `formats` calls it
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 TOWER = TEXT + "transformer."
 EMA = "model_ema."
 
 # What Stable Diffusion 1's folder says in scheduler_config.json.
-SCHEDULER = {
+SCHEDULER: dict[str, Any] = {
     "_class_name": "PNDMScheduler",
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -52,23 +54,15 @@ SCHEDULER = {
 }
 
 # Beside the networks: the schedule's buffers, and what trainers and other programs leave. None of
-# it takes part in making a picture (`scale_factor` is read).
+# it takes part in making a picture (`scale_factor` and the mark `v_pred` are read).
 _BESIDE = {
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
     "sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped",
     "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "logvar", "scale_factor",
-    "cond_stage_model.logit_scale", "cond_stage_model.text_projection",
+    "cond_stage_model.logit_scale", "cond_stage_model.text_projection", "v_pred",
 }  # fmt: skip
 _BESIDE_BELOW = (EMA, "embedding_manager.")
-
-
-def is_sd1(file: TensorFile) -> bool:
-    """Whether a checkpoint is laid out as Stable Diffusion 1.x."""
-    return UNET + "input_blocks.0.0.weight" in file and any(
-        f"{TOWER}{prefix}embeddings.position_embedding.weight" in file
-        for prefix in ("text_model.", "")
-    )
 
 
 def open_sd1(file: TensorFile, hints: Hints, place: Place) -> Parts:
@@ -85,9 +79,9 @@ def open_sd1(file: TensorFile, hints: Hints, place: Place) -> Parts:
         autoencoder=build(lambda: AutoencoderKL(vae), ldm_vae(vae), file, place, VAE),
         text=build(lambda: ClipText(tower), HF_CLIP_TEXT, file, place, TOWER),
         tokenizer=_tokenizer(hints, tower, where),
-        sampling=sampling_of(SCHEDULER, hints, where),
+        sampling=sampling_of(_scheduler(file), hints, where),
         latent_scale=_scale(file) if hints.scale is None else hints.scale,
-        info=Info(file.path.stem, "Stable Diffusion 1 file", file.path, files_of(file)),
+        info=Info(file.path.stem, SD1, file.path, files_of(file)),
     )
 
 
@@ -102,6 +96,12 @@ def _check_rest(file: TensorFile) -> None:
             if not name.startswith((UNET, VAE, TOWER, *_BESIDE_BELOW)) and name not in _BESIDE
         ],
     )
+
+
+def _scheduler(file: TensorFile) -> dict[str, Any]:
+    """The convention, and v prediction where a mark or the metadata says so."""
+    v = "v_pred" in file or file.metadata.get("modelspec.prediction_type") == "v"
+    return {**SCHEDULER, "prediction_type": "v_prediction"} if v else SCHEDULER
 
 
 def _scale(file: TensorFile) -> float:
