@@ -61,8 +61,8 @@ class GridSpec:
 
         Raises `SuffuseError` listing them for any other word.
         """
-        if word in CURVES:
-            return replace(self, curve=word)  # type: ignore[arg-type]
+        if word in CURVES:  # between real indices a stride of whole ones has no meaning
+            return replace(self, curve=word, landing="next")  # type: ignore[arg-type]
         if word not in NAMES:
             raise SuffuseError(f"unknown grid {word!r}: choose one of {', '.join(NAMES)}")
         return replace(self, spacing=word, curve=None)  # type: ignore[arg-type]
@@ -272,6 +272,6 @@ def _labels(t: Array, s: Array, spec: GridSpec) -> Array:
 
 def _alpha_sigma(s: Array | float) -> tuple[Tensor, Tensor]:
     """The variance-preserving `alpha` and `sigma` of ratios `s`, exact at 0 and infinity."""
-    ratio = torch.as_tensor(s)
+    ratio = torch.as_tensor(s, dtype=torch.float64)
     angle = ratio.arctan()
     return torch.where(ratio.isinf(), 0.0, angle.cos()), angle.sin()

@@ -148,7 +148,7 @@ def resolve(name: str) -> Resolved:
     plain, grid = _plain(name), None
     for word in _SCHEDULES:
         if plain.endswith(word) and plain != word:
-            plain, grid = plain.removesuffix(word), word
+            plain, grid = _plain(plain.removesuffix(word)), word
             break
     found = _known().get(plain)
     if found is None:

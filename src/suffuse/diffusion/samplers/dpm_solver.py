@@ -51,11 +51,8 @@ def multistep(
         p = denoiser(x, now)
         past = [(-math.log(ratio(now)), _predicted(p, form)), *past][:order]
         left = len(grid) - i
-        first = (
-            then.sigma == 0
-            or ratio(then) >= ratio(now)
-            or (left == 1 and (euler_at_final or short))
-        )
+        stuck = not 0 < ratio(then) < ratio(now)  # a step to sigma = 0, or to where it is
+        first = stuck or (left == 1 and (euler_at_final or short))
         points = past[:1] if first else past[:2] if left == 2 and short else past
         d = _derivatives_behind(points, then)
         x = integrate(x, now, then, d, form, solver, eta, s_noise, noise)

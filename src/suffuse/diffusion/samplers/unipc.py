@@ -43,7 +43,7 @@ def unipc(
             x = _advance(x_begin, begin, now, past[:used], form, variant, m)
         past = [(-math.log(ratio(now)), m), *past][:order]
         left = len(grid) - i if lower_order_final else order
-        used = 1 if then.sigma == 0 else min(left, len(past))
+        used = min(left, len(past)) if 0 < ratio(then) < ratio(now) else 1
         begin, x_begin = now, x
         x = _advance(x, now, then, past[:used], form, variant, None)
         yield Step(i, x, p.x0)
