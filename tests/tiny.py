@@ -97,4 +97,6 @@ def pipeline(
 def deviation(got: Tensor, want: Tensor) -> float:
     """The largest difference in units of the largest number that was wanted."""
     assert got.shape == want.shape
+    assert got.isfinite().all()
+    assert want.abs().max() > 0
     return float((got - want).abs().max() / want.abs().max())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 
@@ -62,6 +63,20 @@ def test_every_weight_has_a_place_of_its_own(network: str, keys: KeyMap) -> None
     assert all(theirs)
     every = [spelling for spellings in theirs for spelling, _ in spellings]
     assert len(set(every)) == len(every)
+
+
+def test_real_names_against_diffusers_conversion() -> None:
+    """Stable Diffusion 1's U-Net: diffusers' script leads from one of our maps to the other."""
+    with torch.device("meta"):
+        names = list(REAL["unet"]().state_dict())
+    compvis, theirs = ldm_unet(SD1), DIFFUSERS_UNET
+    ours = {compvis.spellings(name)[0][0]: name for name in names}
+    tagged = {f"model.diffusion_model.{key}": torch.tensor(i) for i, key in enumerate(ours)}
+    config = {"layers_per_block": 2, "class_embed_type": None, "addition_embed_type": None}
+    converted = convert_ldm_unet_checkpoint(tagged, config)
+    assert {key: names[int(tag)] for key, tag in converted.items()} == {
+        theirs.spellings(name)[0][0]: name for name in names
+    }
 
 
 @pytest.fixture
