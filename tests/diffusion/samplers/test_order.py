@@ -85,7 +85,12 @@ def test_order_of_convergence(name, options, order):
         ("dpm++_sde", {}),
         ("dpm++_2m_sde", {}),
         ("dpm++_3m_sde", {}),
+        ("dpm++_2m", {"eta": 0.5}),
+        ("dpm++_2m", {"eta": 0.5, "form": "eps"}),
+        ("dpm++_2s", {"eta": 0.5}),
         ("euler", {"s_churn": 10.0}),
+        ("heun", {"s_churn": 10.0}),
+        ("dpm2", {"s_churn": 10.0}),
     ],
 )
 def test_noise_keeps_the_distribution(name, options):

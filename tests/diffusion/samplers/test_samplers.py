@@ -164,6 +164,20 @@ def test_zero_terminal_snr_with_v(name):
         assert step.x.isfinite().all()
 
 
+@pytest.mark.parametrize("name", [n for n in sampler_names() if "s_noise" in SAMPLERS[n].takes])
+def test_s_noise_scales_the_noise_of_the_steps(name):
+    entry, x = SAMPLERS[name], torch.ones(1, 2, 3, 5)
+    grid = make_grid(SCHEDULE, 8, entry.grid)
+    options = {key: 1.0 for key in ("eta", "s_churn") if key in entry.takes}
+    draw = Noise([0], (2, 3, 5))
+    *_, scaled = entry(Counted(), x, grid, draw, s_noise=0.5, **options)
+    draw = Noise([0], (2, 3, 5))
+    *_, plain = entry(Counted(), x, grid, lambda: 0.5 * draw(), **options)
+    torch.testing.assert_close(scaled.x, plain.x)
+    *_, other = entry(Counted(), x, grid, Noise([0], (2, 3, 5)), **options)
+    assert not torch.allclose(scaled.x, other.x, rtol=1e-3)
+
+
 def test_unknown_options_are_refused():
     with pytest.raises(SuffuseError, match="sampler LMS has no option 'eta'; it has: order"):
         run("lms", eta=0.5)

@@ -10,6 +10,8 @@ from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.common import Noise, Step
 
+SIGMA_DATA = 0.5  # deviation of the data, as the consistency function takes it
+
 
 def lcm(
     denoiser: Denoiser,
@@ -17,7 +19,6 @@ def lcm(
     grid: Grid,
     noise: Noise,
     timestep_scaling: float = 10.0,
-    sigma_data: float = 0.5,
 ) -> Iterator[Step]:
     """Multistep consistency sampling (algorithm 3).
 
@@ -27,8 +28,8 @@ def lcm(
     for i, now, then in grid.steps():
         p = denoiser(x, now)
         t = timestep_scaling * float(now.label)
-        c_skip = sigma_data**2 / (t**2 + sigma_data**2)
-        c_out = t / (t**2 + sigma_data**2) ** 0.5
+        c_skip = SIGMA_DATA**2 / (t**2 + SIGMA_DATA**2)
+        c_out = t / (t**2 + SIGMA_DATA**2) ** 0.5
         clean = c_skip * x + c_out * p.x0
         x = then.alpha * clean
         if i < len(grid) - 1:
