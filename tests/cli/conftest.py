@@ -6,9 +6,7 @@ import subprocess
 import sys
 
 import pytest
-
-import suffuse
-from suffuse.errors import SuffuseError
+import tiny
 
 ENV = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
 
@@ -60,10 +58,10 @@ def refusal(run):
     return refusal
 
 
-@pytest.fixture(scope="session")
-def bundled():
-    """Tests of whole generations run where the bundled model can be loaded."""
-    try:
-        return suffuse.load()
-    except (ImportError, SuffuseError) as error:
-        pytest.skip(f"no bundled model: {error}")
+@pytest.fixture(scope="session", autouse=True)
+def model(tmp_path_factory):
+    """The model of every command that names none: a tiny one, drawing 128 x 128 pixels."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny.pipeline(unet={"sample_size": 64}).save_pretrained(folder)
+    ENV["SUFFUSE_MODEL"] = str(folder)
+    return folder

@@ -1,4 +1,4 @@
-"""`suffuse evaluate prompts`: what it refuses, and its answer for the bundled model."""
+"""`suffuse evaluate prompts`: what it refuses, and its answer for a model."""
 
 import json
 
@@ -18,7 +18,7 @@ def test_refuses(args, message, refusal):
     assert refusal("evaluate", "prompts", *args).startswith(message)
 
 
-def test_answers_in_json(bundled, run, tmp_path):
+def test_answers_in_json(run, tmp_path):
     args = ("--n", "2", "--steps", "2", "--json", "--keep", "kept")
     status, out, err = run("evaluate", "prompts", *args)
     assert (status, err) == (0, "")

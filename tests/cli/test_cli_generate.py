@@ -1,11 +1,8 @@
-"""Whole generations by the bundled model: where pictures go, repeating them, stopping half-way."""
+"""Whole generations by a tiny model: where pictures go, repeating them, stopping half-way."""
 
 import signal
 
-import pytest
 from PIL import Image
-
-pytestmark = pytest.mark.usefixtures("bundled")
 
 QUICK = ("--steps", "3", "--seed", "7")
 

@@ -80,10 +80,10 @@ def test_an_unknown_sampler_lists_the_known(folder, refusal):
     ("flag", "value"),
     [("--width", "65"), ("--height", "65"), ("--device", "abacus"), ("--dtype", "float12")],
 )
-def test_what_only_the_model_can_refuse(flag, value, folder, bundled, refusal):
+def test_what_only_the_model_can_refuse(flag, value, folder, refusal):
     assert value in refusal(*APPLE, flag, value)
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none/folder", "text.png", "empty.txt"])
-def test_models_that_are_none(name, folder, bundled, refusal):
+def test_models_that_are_none(name, folder, refusal):
     assert name in refusal(*APPLE, "--model", name)

@@ -173,9 +173,7 @@ class LatentDiffusion:
         """The request's sampler with the guided denoiser bound to it."""
         assert request.guidance is not None
         sampling = self._sampling(request)
-        cond, null = self._text(request).pair(
-            [request.prompt] * count, [request.negative] * count
-        )
+        cond, null = self._text(request).pair([request.prompt] * count, [request.negative] * count)
         raw = cfg(self.parts.unet, cond, null, request.guidance, request.rescale)
         denoiser = sampling.bound(predict(raw, sampling.kind))
         return partial(SAMPLERS[sampling.sampler], denoiser, **sampling.options)

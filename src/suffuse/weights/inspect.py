@@ -85,6 +85,8 @@ def describe(path: str | PathLike[str]) -> Description:
 
 def _describe_file(path: Path) -> Description:
     file = open_tensors(path)
+    if not file:
+        raise SuffuseError(f"{path}: holds no weights")
     found = recognise(file)
     components = _split(file, found.component if found else None)
     extras = _extras(file)

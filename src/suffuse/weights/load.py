@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from os import PathLike
 from pathlib import Path
 
@@ -30,11 +31,13 @@ def open_parts(
     """Open a text-to-image model; its weights stay on the memory map where they can.
 
     `source` is a diffusers folder, a Stable Diffusion 1.x file (.safetensors or .ckpt), the name
-    of a model on the Hub such as "owner/name" where no such path exists, or None for the bundled
-    model. `hints` adds what a file cannot say. Raises SuffuseError with one line that names what is
-    missing, unknown, damaged or not supported.
+    of a model on the Hub such as "owner/name" where no such path exists, or None for the model that
+    the environment variable SUFFUSE_MODEL names, else the bundled one. `hints` adds what a file
+    cannot say. Raises SuffuseError with one line that names what is missing, unknown, damaged or
+    not supported.
     """
     hints, place = hints or Hints(), Place(device, dtype)
+    source = source or os.environ.get("SUFFUSE_MODEL") or None
     path, name = (bundled(), None) if source is None else locate_source(source, place)
     if path.is_dir():
         if (path / INDEX).is_file():

@@ -33,6 +33,7 @@ def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]
         *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", _ATTENTION),
         Row(f"{part}.head.norm.*", f"{part}.conv_norm_out.*"),
         Row(f"{part}.head.conv.*", f"{part}.conv_out.*"),
+        Row(f"{part}.skip.*", f"{part}.skip.*"),  # our own; diffusers has none
     )
 
 
