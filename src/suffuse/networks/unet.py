@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,7 @@ class UNet(nn.Module):
         # The sampler's own numbers are float32 and contiguous; the network's are neither.
         x = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
         skips = [x]
-        for stage in self.down:
+        for stage in cast("Iterable[Stage]", self.down):
             for j in range(len(stage.res)):
                 x = stage.block(j, x, emb, context)
                 skips.append(x)
@@ -133,7 +133,7 @@ class UNet(nn.Module):
                 skips.append(x)
         x = self.mid.block(0, x, emb, context)
         x = self.mid.res[1](x, emb)
-        for stage in self.up:
+        for stage in cast("Iterable[Stage]", self.up):
             for j in range(len(stage.res)):
                 skip = repeat_rows(skips.pop(), len(x))
                 x = stage.block(j, torch.cat((x, skip), dim=1), emb, context)
