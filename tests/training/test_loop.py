@@ -112,6 +112,8 @@ def test_refusals(tmp_path):
     train(Line(), Plan(steps=2, batch=1), tmp_path)
     with pytest.raises(SuffuseError, match="already holds a run"):
         train(Line(), PLAN, tmp_path)
+    with pytest.raises(SuffuseError, match="was begun with --seed 0 --batch 1: resume it with"):
+        train(Line(), PLAN, tmp_path, resume=True)
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(SuffuseError, match="damaged or of another preset"):
         train(Line(), PLAN, tmp_path, resume=True)

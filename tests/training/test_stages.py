@@ -78,6 +78,8 @@ def test_a_run_is_not_written_over_and_goes_on_from_a_model(runs):
     assert again.returncode == 2 and "already holds a run" in again.stderr
     model = runs / "latent" / "model"
     _suffuse("train", "latent", *toy, "-a", model, "--init", model, "-o", runs / "more")
+    again = _suffuse("train", "latent", *toy, "-a", model, "--resume", "-o", runs / "more")
+    assert "encoding" not in again.stderr  # the scenes were kept
     kept = json.loads((runs / "more" / "model" / "suffuse.json").read_text())
     assert kept["patch"] == 8 and kept["shortcut"] is True
 

@@ -111,6 +111,8 @@ def _run(make: Callable[[], Stage], plan: Plan, output: Path, seed: int, resume:
         try:
             train(make(), plan, output, seed=seed, resume=resume, report=_reporter(bar))
         except KeyboardInterrupt:
+            if not (output / CHECKPOINT).exists():
+                raise Stopped("stopped before the first step; begin again") from None
             raise Stopped(f"stopped; go on from {output / CHECKPOINT} with --resume") from None
     say(f"{output / 'model'}")
 

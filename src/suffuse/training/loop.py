@@ -103,7 +103,8 @@ def train(
         params, lr=plan.lr, betas=plan.betas, weight_decay=plan.weight_decay, fused=True
     )
     check_output(output, resume)
-    step = _restore(output / CHECKPOINT, nets, ema, optimizer) if resume else 0
+    asked = {"seed": seed, "batch": plan.batch}
+    step = _restore(output / CHECKPOINT, nets, ema, optimizer, asked) if resume else 0
     (output / "samples").mkdir(parents=True, exist_ok=True)
     start, first, shown, since = time.monotonic(), step, step, time.monotonic()
     try:
@@ -132,19 +133,25 @@ def train(
             if step % plan.sample_every == 0 or step == plan.steps:
                 stage.sample(ema, output / "samples" / f"{step:07d}.png")
             if step % plan.save_every == 0:
-                _save(output, step, nets, ema, optimizer)
+                _save(output, step, nets, ema, optimizer, asked)
     finally:
         if step > first:
-            _save(output, step, nets, ema, optimizer)
+            _save(output, step, nets, ema, optimizer, asked)
     stage.export(ema, output / "model")
 
 
 def _save(
-    output: Path, step: int, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
+    output: Path,
+    step: int,
+    nets: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    asked: dict[str, int],
 ) -> None:
     """Under a temporary name first: a checkpoint is whole or absent."""
     state = {
         "step": step,
+        "asked": asked,
         "nets": nets.state_dict(),
         "ema": ema.state_dict(),
         "optimizer": optimizer.state_dict(),
@@ -166,14 +173,28 @@ def check_output(output: Path, resume: bool) -> None:
         raise SuffuseError(f"there is nothing to resume: {output / CHECKPOINT} does not exist")
 
 
-def _restore(path: Path, nets: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Puts a checkpoint's state in place and returns its step."""
+def _restore(
+    path: Path,
+    nets: nn.Module,
+    ema: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    asked: dict[str, int],
+) -> int:
+    """Puts a checkpoint's state in place and returns its step.
+
+    Raises SuffuseError where going on would not be the same run: another seed or batch, another
+    network, a damaged file.
+    """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         nets.load_state_dict(state["nets"])
         ema.load_state_dict(state["ema"])
         optimizer.load_state_dict(state["optimizer"])
+        begun = state["asked"]
     except (RuntimeError, KeyError, ValueError, EOFError, UnpicklingError) as error:
         line = str(error).splitlines()[0]
         raise SuffuseError(f"{path} is damaged or of another preset: {line}") from error
+    if begun != asked:
+        flags = " ".join(f"--{name} {value}" for name, value in begun.items())
+        raise SuffuseError(f"the run in {path.parent} was begun with {flags}: resume it with these")
     return int(state["step"])

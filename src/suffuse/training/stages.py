@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from suffuse.data.emoji import World
@@ -166,14 +168,27 @@ def _latents(
     seed: int,
     note: Callable[[str], None],
 ) -> LatentSet:
+    """The encoded scenes of the run: those kept in `output`, if they are the same."""
     path = output / "latents.safetensors"
+    origin = {"of": _fingerprint(codec, text, preset, seed)}
     if path.exists():
-        kept = load_file(path)
-        return LatentSet(kept["latents"], kept["ids"])
+        with safe_open(path, "pt") as kept:
+            if kept.metadata() == origin:
+                return LatentSet(kept.get_tensor("latents"), kept.get_tensor("ids"))
+        note(f"{path} is of another autoencoder, tokenizer or seed: encoding anew")
     note(f"encoding {preset.scenes} scenes")
     data = encode_scenes(codec, text, preset.world, preset.scenes, seed=seed)
     output.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    save_file({"latents": data.latents, "ids": data.ids}, temporary)
+    save_file({"latents": data.latents, "ids": data.ids}, temporary, origin)
     temporary.replace(path)
     return data
+
+
+def _fingerprint(codec: AutoencoderKL, text: TextEncoder, preset: LatentPreset, seed: int) -> str:
+    """What the encoded scenes depend on, as one hash."""
+    digest = hashlib.sha256(repr((seed, preset.scenes, preset.world)).encode())
+    digest.update(text.tokenizer.backend.to_str().encode())
+    for weight in codec.encoder.state_dict().values():
+        digest.update(weight.contiguous().numpy().tobytes())
+    return digest.hexdigest()
