@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -120,6 +121,8 @@ def generate(
         if place is not None:
             place.prepare()
     if origin is not None:
+        if model is None and origin.source is not None and not _exists(origin.source):
+            raise SuffuseError(f"'{like}' was made by '{origin.source}': name it with --model")
         model, dtype = model or origin.source, dtype or origin.dtype
     with Bar() as bar:
         run = _Run(out, strips, preview, bar)
@@ -128,6 +131,13 @@ def generate(
         except KeyboardInterrupt:
             kept = ", ".join(map(str, run.kept)) or "no picture was finished"
             raise Stopped(f"stopped; {'kept ' if run.kept else ''}{kept}") from None
+
+
+def _exists(source: str) -> bool:
+    """Whether the source of a model is there, or a Hub name, which is looked up when it loads."""
+    from suffuse.weights.hub import is_hub_name
+
+    return Path(source).exists() or is_hub_name(source)
 
 
 def _requests(flags: dict[str, Any]) -> tuple[list[Request], Origin | None]:
@@ -188,8 +198,10 @@ class _Run:
         system = suffuse.load(model, device=device, dtype=dtype)
         info = system.info
         chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
-        origin = Origin(name=info.name, source=model, hash=info.hash(), dtype=chosen)
-        if like is not None and like.hash is not None and like.hash != origin.hash:
+        source = model or os.environ.get("SUFFUSE_MODEL") or None
+        origin = Origin(name=info.name, source=source, hash=info.hash(), dtype=chosen)
+        # The web UI writes the first ten digits of the hash, Suffuse all of them.
+        if like is not None and like.hash and not (origin.hash or "").startswith(like.hash):
             with self._bar.hidden():
                 warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")
         # Everything that can be refused or has to be chosen at random is settled before the run.

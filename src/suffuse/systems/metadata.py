@@ -111,7 +111,9 @@ def read_parameters(path: str | PathLike[str]) -> Metadata:
     if "suffuse" in texts:
         return _ours(name, texts)
     if "parameters" in texts:
-        return Metadata(infotext.parse(texts["parameters"]))
+        shown = infotext.parse(texts["parameters"])
+        named = Origin(shown.fields.get("Model"), hash=shown.fields.get("Model hash"))
+        return Metadata(shown, origin=named)
     for key, program in (("workflow", "ComfyUI"), ("invokeai_metadata", "InvokeAI")):
         if key in texts:
             raise SuffuseError(f"'{name}' was made by {program}, whose record is not read")
