@@ -21,6 +21,7 @@ from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.prediction import predict
 from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.errors import SuffuseError
+from suffuse.networks.packing import pack
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.generate import Known, Steps
@@ -43,11 +44,13 @@ def load(
 
     `device` is a torch device or "auto" (CUDA, then MPS, then the CPU); `dtype` is "float32",
     "float16", "bfloat16" or "auto" (half precision where the processor has units for it). `hints`
-    say what a file cannot: see `weights.parts.Hints`. Raises SuffuseError.
+    say what a file cannot: see `weights.parts.Hints`. The networks come packed for inference;
+    `weights.load.open_parts` gives plain ones, to train or to save. Raises SuffuseError.
     """
     place = choose_device(device)
     parts = open_parts(path, device=place, dtype=choose_dtype(dtype, place), hints=Hints(**hints))
-    return LatentDiffusion(parts)
+    unet, autoencoder = pack(parts.unet), pack(parts.autoencoder)
+    return LatentDiffusion(replace(parts, unet=unet, autoencoder=autoencoder))
 
 
 @dataclass(frozen=True, eq=False)
