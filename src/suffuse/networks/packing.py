@@ -28,14 +28,19 @@ def pack(net: Net, *, layouts: bool = True) -> Net:
     On x86 processors its layers lay their weights out as oneDNN reads them: at their first call,
     and again when the size of the picture changes. Until then they share those of `net`, so that
     whoever keeps only the twin holds every weight once. `torch.compile` cannot read these layouts
-    and makes its own when it freezes weights; `layouts=False` leaves them out for it, and so does
-    a network that is on another device. The convolutions of `net` then become channels-last.
+    and makes its own when it freezes weights; `layouts=False` leaves them out for it. Without
+    them, the convolutions of `net` itself become channels-last.
+
+    On other devices none of this has been measured to help: `net` comes back, channels-last.
     """
+    weight = next(net.parameters())
+    if weight.device.type != "cpu":
+        channels_last(net)
+        return net
     shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
     twin = copy.deepcopy(net, shared)
     replace_parts(twin, {Upsample: PhasedUpsample, GatedFeedForward: SplitFeedForward})
-    weight = next(net.parameters())
-    if layouts and has_layouts(weight):
+    if layouts and has_layouts(weight.dtype):
         replace_parts(twin, {nn.Conv2d: PackedConv2d})
         if weight.dtype != torch.float32:  # float32 products go to MKL, faster with plain weights
             replace_parts(twin, {nn.Linear: PackedLinear})
@@ -52,15 +57,15 @@ def replace_parts(net: nn.Module, forms: dict[type[nn.Module], Callable[[Any], n
                 setattr(parent, name, forms[type(part)](part))
 
 
-def has_layouts(weight: Tensor) -> bool:
-    """Whether oneDNN computes in the dtype of `weight` here."""
-    if weight.device.type != "cpu" or platform.machine().lower() not in ("x86_64", "amd64"):
+def has_layouts(dtype: torch.dtype) -> bool:
+    """Whether oneDNN computes in `dtype` on this processor."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
     if not torch.backends.mkldnn.is_available():
         return False
-    if weight.dtype == torch.bfloat16:
+    if dtype == torch.bfloat16:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return weight.dtype == torch.float32
+    return dtype == torch.float32
 
 
 # ---- fewer products, less memory ---------------------------------------------------------------
@@ -132,6 +137,8 @@ class SplitFeedForward(nn.Module):
         self.fc2 = part.fc2
 
     def forward(self, x: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():  # pieces would only multiply the frozen weights
+            return self.piece(x)
         flat = x.flatten(0, -2)  # (N, D)
         middle = len(flat) * self.hidden.bias.numel() * x.element_size()
         pieces = flat.chunk(-(-middle // self.limit))
