@@ -74,14 +74,14 @@ LATENTS = {
         SDConfig(
             in_channels=8,
             out_channels=8,
-            channels=(64, 128, 256),
+            channels=(64, 128, 224),
             blocks=1,
             depth=(0, 1, 1),
             heads=(4, 4, 4),
             context=192,
         ),
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
-        Plan(steps=4400, batch=16, lr=7e-4, ema=0.998, sample_every=400, save_every=200),
+        Plan(steps=13_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
         scenes=24_576,
     ),
     "toy": LatentPreset(
