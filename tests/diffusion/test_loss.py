@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from suffuse.diffusion.loss import min_snr_weight, offset_noise, simple
+from suffuse.diffusion.loss import min_snr_weight, offset_noise, p2_weight, simple
 from suffuse.diffusion.prediction import KINDS, diffuse, predict, target
 from suffuse.diffusion.schedule import Discrete, Level, betas
 from suffuse.errors import SuffuseError
@@ -151,3 +151,31 @@ def test_offset_noise_draws_from_the_given_generator():
     torch.testing.assert_close(first, eps + 0.1 * expected)
     assert offset_noise(eps, 0) is eps
     assert offset_noise(eps.bfloat16(), 0.1).dtype == torch.bfloat16
+
+
+# ---- P2 ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("k", "gamma"), [(1.0, 0.5), (1.0, 1.0), (0.5, 1.0)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_p2_weighs_every_kind_alike(kind, k, gamma):
+    """The weighted error of any target is the paper's weighted error of eps."""
+    schedule = Discrete.from_betas(betas("scaled_linear"))
+    t = torch.tensor([5, 300, 600, 950])
+    level = schedule.at(t)
+    x0, eps, wrong = normal(4, 2, 4, 4), normal(4, 2, 4, 4, seed=1), normal(4, 2, 4, 4, seed=2)
+    # A network that is wrong about the noise, whatever it is asked for.
+    guess_x0 = (diffuse(x0, eps, level) - level.sigma * wrong) / level.alpha
+    answer = target(kind, guess_x0, wrong, level)
+    loss = simple(
+        lambda x, t, c: answer, x0, None, level, eps, kind, p2_weight(level, kind, k, gamma)
+    )
+    snr = schedule.alpha_bar[t] / (1 - schedule.alpha_bar[t])
+    want = (wrong - eps).square().mean((1, 2, 3)) / (k + snr) ** gamma
+    torch.testing.assert_close(loss, want.float(), rtol=2e-4, atol=0)
+
+
+def test_p2_at_pure_noise_is_finite():
+    level = Level(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.tensor([999]))
+    for kind in KINDS:
+        assert p2_weight(level, kind).isfinite().all()

@@ -56,6 +56,32 @@ def min_snr_weight(level: Level, kind: Kind, gamma: float = 5.0) -> Tensor:
     return capped / (level.alpha + level.sigma).square().flatten()
 
 
+def p2_weight(level: Level, kind: Kind, k: float = 1.0, gamma: float = 1.0) -> Tensor:
+    """P2 weights, (B,) >= 0: less for the levels where only fine detail is left to learn
+    (arXiv 2204.00227, eq. 8).
+
+    The paper weighs the error of eps by `1 / (k + snr)^gamma`; in the errors of the others, as for
+    `min_snr_weight`, that is
+
+        eps   1 / (k + snr)^gamma
+        x0    the same times snr
+        v     the same times alpha^2 / (alpha^2 + sigma^2)^2
+        flow  the same times alpha^2 / (alpha + sigma)^2
+
+    Raises `SuffuseError` for an unknown kind.
+    """
+    check_kind(kind)
+    signal, noise = level.alpha.square().flatten(), level.sigma.square().flatten()  # (B,)
+    weight = (noise / (k * noise + signal)) ** gamma
+    if kind == "eps":
+        return weight
+    if kind == "x0":
+        return weight * signal / noise
+    if kind == "v":
+        return weight * signal / (signal + noise).square()
+    return weight * signal / (level.alpha + level.sigma).square().flatten()
+
+
 def offset_noise(eps: Tensor, amount: float, generator: torch.Generator | None = None) -> Tensor:
     """`eps` (B, C, H, W) plus one draw a channel, `amount` times standard normal.
 
