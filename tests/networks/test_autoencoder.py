@@ -12,8 +12,8 @@ from tiny import VAE, deviation, randomise
 from torch import Tensor
 
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL, DiagonalGaussian
-from suffuse.weights.configs import autoencoder_config
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
+from suffuse.weights.vae_config import autoencoder_config
 
 LIKE_1 = {
     "block_out_channels": (16, 32, 32),

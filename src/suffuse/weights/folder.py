@@ -10,16 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.autoencoder import Autoencoder, autoencoder
 from suffuse.networks.clip import ClipText
 from suffuse.networks.families import stable_diffusion
 from suffuse.text.tokenizer import load_tokenizer
-from suffuse.weights.configs import (
-    autoencoder_config,
-    latent_scaling,
-    text_config,
-    unet_config,
-)
+from suffuse.weights.configs import text_config, unet_config
 from suffuse.weights.containers import find_weights, open_tensors
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
@@ -38,6 +33,7 @@ from suffuse.weights.parts import (
     with_text_hints,
 )
 from suffuse.weights.tensorfile import show
+from suffuse.weights.vae_config import KL, VQ, autoencoder_config, latent_scaling
 
 INDEX = "model_index.json"
 OWN = "suffuse.json"  # what diffusers' files have no place for
@@ -52,7 +48,7 @@ PIPELINES = (
 # Safety checker and feature extractor are not among them: Suffuse does not judge pictures.
 _COMPONENTS = {
     "unet": ("UNet2DConditionModel",),
-    "vae": ("AutoencoderKL",),
+    "vae": (KL, VQ),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast"),
     "scheduler": (),
@@ -91,7 +87,7 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
     )
 
 
-def open_autoencoder(folder: Path, place: Place | None = None) -> AutoencoderKL:
+def open_autoencoder(folder: Path, place: Place | None = None) -> Autoencoder:
     """The autoencoder of a model folder, or one that `save_autoencoder` wrote.
 
     Raises SuffuseError naming the file and what is wrong with it.
@@ -100,11 +96,11 @@ def open_autoencoder(folder: Path, place: Place | None = None) -> AutoencoderKL:
     return _autoencoder(folder / "vae", raw, _read_own(folder), place or Place())
 
 
-def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> AutoencoderKL:
+def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> Autoencoder:
     config = autoencoder_config(raw, str(folder / "config.json"), own.patch)
     config = replace(config, shortcut=own.shortcut)
     weights = open_tensors(find_weights(folder, variant=precision(place)))
-    return build(lambda: AutoencoderKL(config), DIFFUSERS_VAE, weights, place)
+    return build(lambda: autoencoder(config), DIFFUSERS_VAE, weights, place)
 
 
 def _text(folder: Path, hints: Hints, place: Place) -> ClipText:
@@ -164,6 +160,7 @@ def _read_own(folder: Path) -> Own:
         if not fits or (type(value) in (int, float) and value <= 0):
             raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
     patch, shortcut = raw.pop("patch", 1), raw.pop("shortcut", False)
+    raw.pop("perceptual", None)  # for people: what its training compared pictures with
     return Own(Defaults(**raw), patch, shortcut)
 
 
@@ -173,6 +170,7 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "card": (str,),
     "patch": (int,),
     "shortcut": (bool,),
+    "perceptual": (str,),
 }
 
 

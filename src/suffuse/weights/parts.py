@@ -14,7 +14,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.clip import Activation, ClipText, ClipTextConfig
 from suffuse.networks.families import SDConfig
 from suffuse.networks.unet import UNet
@@ -100,7 +100,7 @@ class Parts:
 
     unet: UNet
     unet_config: SDConfig
-    autoencoder: AutoencoderKL
+    autoencoder: Autoencoder
     text: ClipText
     tokenizer: Tokenizer
     sampling: Sampling  # schedule, prediction kind, default sampler, grid and options

@@ -18,15 +18,16 @@ from tokenizers import processors
 from torch import nn
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.autoencoder import Autoencoder
 from suffuse.text.tokenizer import Tokenizer
-from suffuse.weights.configs import autoencoder_json, text_json, unet_json
+from suffuse.weights.configs import text_json, unet_json
 from suffuse.weights.folder import INDEX, OWN
 from suffuse.weights.mapping import KeyMap, export, some
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
 from suffuse.weights.parts import Parts
+from suffuse.weights.vae_config import autoencoder_json, class_name
 
 # All that a folder of ours may hold, so that nothing else is ever replaced.
 _OURS = {INDEX, OWN, "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
@@ -53,19 +54,25 @@ def save_parts(
         _tokenizer(fresh / "tokenizer", parts.tokenizer)
         scheduler = parts.sampling.config
         _json(fresh / "scheduler" / "scheduler_config.json", scheduler)
-        _json(fresh / INDEX, _index(text["architectures"][0], scheduler["_class_name"]))
+        vae = class_name(parts.autoencoder.config)
+        _json(fresh / INDEX, _index(text["architectures"][0], scheduler["_class_name"], vae))
 
     _replace(Path(folder), write)
 
 
 def save_autoencoder(
-    autoencoder: AutoencoderKL, folder: str | PathLike[str], dtype: torch.dtype = torch.float16
+    autoencoder: Autoencoder,
+    folder: str | PathLike[str],
+    dtype: torch.dtype = torch.float16,
+    perceptual: str | None = None,
 ) -> None:
     """Write an autoencoder alone, as `open_autoencoder` reads it; its latents' scale is not known.
 
-    Raises SuffuseError as `save_parts` does.
+    `perceptual` says what its training compared pictures with. Raises SuffuseError as `save_parts`
+    does.
     """
-    _replace(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype))
+    own = {} if perceptual is None else {"perceptual": perceptual}
+    _replace(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype, own=own))
 
 
 def _replace(folder: Path, write: Callable[[Path], None]) -> None:
@@ -104,20 +111,24 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _vae(
-    folder: Path, autoencoder: AutoencoderKL, dtype: torch.dtype, parts: Parts | None = None
+    folder: Path,
+    autoencoder: Autoencoder,
+    dtype: torch.dtype,
+    parts: Parts | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> None:
     """The autoencoder, and what diffusers' files have no field for: `suffuse.json`."""
     c = autoencoder.config
     scale, shift = (parts.latent_scale, parts.latent_shift) if parts else (1.0, 0.0)
     raw = autoencoder_json(c, scale, shift, (parts.latent_size[0] if parts else 64) * c.factor)
     _component(folder / "vae", raw, autoencoder, DIFFUSERS_VAE, dtype)
-    own = asdict(parts.defaults) if parts else {}
-    own["patch"] = c.patch if c.patch > 1 else None
-    own["shortcut"] = c.shortcut or None
-    _json(folder / OWN, {name: value for name, value in own.items() if value is not None})
+    said = {**(own or {}), **(asdict(parts.defaults) if parts else {})}
+    said["patch"] = c.patch if c.patch > 1 else None
+    said["shortcut"] = c.shortcut or None
+    _json(folder / OWN, {name: value for name, value in said.items() if value is not None})
 
 
-def _index(text: str, scheduler: str) -> dict[str, Any]:
+def _index(text: str, scheduler: str, vae: str) -> dict[str, Any]:
     return {
         "_class_name": "StableDiffusionPipeline",
         "feature_extractor": [None, None],
@@ -128,7 +139,7 @@ def _index(text: str, scheduler: str) -> dict[str, Any]:
         "text_encoder": ["transformers", text],
         "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
         "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
+        "vae": ["diffusers", vae],
     }
 
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 from typing import Any
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
+from suffuse.networks.autoencoder import autoencoder
 from suffuse.networks.clip import ClipText, ClipTextConfig
 from suffuse.networks.families import SDConfig, stable_diffusion
 from suffuse.text.openai import openai_clip_tokenizer
 from suffuse.text.tokenizer import Tokenizer, load_tokenizer
-from suffuse.weights.configs import DEFAULT_SCALE
+from suffuse.weights.first_stage import INSIDE, autoencoder_shape, count, shape
 from suffuse.weights.mapping import complain
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
 from suffuse.weights.maps.ldm_unet import ldm_unet
@@ -33,9 +33,10 @@ from suffuse.weights.parts import (
     with_text_hints,
 )
 from suffuse.weights.tensorfile import TensorFile
+from suffuse.weights.vae_config import DEFAULT_SCALE
 
 SD1 = "Stable Diffusion 1.x (single file)"  # as `formats` calls it
-UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
+UNET, VAE, TEXT = "model.diffusion_model.", INSIDE, "cond_stage_model."
 TOWER = TEXT + "transformer."
 EMA = "model_ema."
 
@@ -70,13 +71,13 @@ def open_sd1(file: TensorFile, hints: Hints, place: Place) -> Parts:
     _check_rest(file)
     where = str(file.path)
     config = with_heads(unet_shape(file), hints, where)
-    vae = autoencoder_shape(file)
+    vae = autoencoder_shape(file, VAE)
     tower = with_text_hints(text_shape(file), hints)
     unet_file = with_ema(file) if hints.ema else file
     return Parts(
         unet=build(lambda: stable_diffusion(config), ldm_unet(config), unet_file, place, UNET),
         unet_config=config,
-        autoencoder=build(lambda: AutoencoderKL(vae), ldm_vae(vae), file, place, VAE),
+        autoencoder=build(lambda: autoencoder(vae), ldm_vae(vae), file, place, VAE),
         text=build(lambda: ClipText(tower), HF_CLIP_TEXT, file, place, TOWER),
         tokenizer=_tokenizer(hints, tower, where),
         sampling=sampling_of(_scheduler(file), hints, where),
@@ -144,7 +145,7 @@ def with_ema(file: TensorFile) -> TensorFile:
 
 def unet_shape(file: TensorFile) -> SDConfig:
     """The U-Net's configuration, as far as shapes tell it. Raises SuffuseError naming a gap."""
-    blocks = _count(file, UNET + "input_blocks.")
+    blocks = count(file, UNET + "input_blocks.")
     ends = [i for i in range(blocks) if f"{UNET}input_blocks.{i}.0.op.weight" in file]
     n, levels = (ends[0] if ends else blocks) - 1, len(ends) + 1
     if n < 1 or ends != [(n + 1) * i for i in range(1, levels)] or blocks != (n + 1) * levels:
@@ -152,31 +153,16 @@ def unet_shape(file: TensorFile) -> SDConfig:
             f"{file.path}: its {blocks} input blocks do not fall into levels of equal length"
         )
     first = [f"{UNET}input_blocks.{1 + (n + 1) * i}" for i in range(levels)]
-    out_channels, *_ = _shape(file, UNET + "out.2.weight", 4)
+    out_channels, *_ = shape(file, UNET + "out.2.weight", 4)
     return SDConfig(
-        in_channels=_shape(file, UNET + "input_blocks.0.0.weight", 4)[1],
+        in_channels=shape(file, UNET + "input_blocks.0.0.weight", 4)[1],
         out_channels=out_channels,
-        channels=tuple(_shape(file, at + ".0.out_layers.3.weight", 4)[0] for at in first),
+        channels=tuple(shape(file, at + ".0.out_layers.3.weight", 4)[0] for at in first),
         blocks=n,
-        depth=tuple(_count(file, at + ".1.transformer_blocks.") for at in first),
-        mid_depth=_count(file, UNET + "middle_block.1.transformer_blocks."),
+        depth=tuple(count(file, at + ".1.transformer_blocks.") for at in first),
+        mid_depth=count(file, UNET + "middle_block.1.transformer_blocks."),
         heads=(8,) * levels,
-        context=_shape(file, UNET + "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
-    )
-
-
-def autoencoder_shape(file: TensorFile) -> AutoencoderConfig:
-    """The autoencoder's configuration. Raises SuffuseError naming a gap."""
-    levels = range(_count(file, VAE + "encoder.down."))
-    return AutoencoderConfig(
-        channels=tuple(
-            _shape(file, f"{VAE}encoder.down.{i}.block.0.conv1.weight", 4)[0] for i in levels
-        ),
-        blocks=_count(file, VAE + "encoder.down.0.block."),
-        latent=_shape(file, VAE + "decoder.conv_in.weight", 4)[1],
-        image=_shape(file, VAE + "encoder.conv_in.weight", 4)[1],
-        mid_attention=VAE + "encoder.mid.attn_1.q.weight" in file,
-        quant=VAE + "quant_conv.weight" in file,
+        context=shape(file, UNET + "middle_block.1.transformer_blocks.0.attn2.to_k.weight", 2)[1],
     )
 
 
@@ -185,31 +171,12 @@ def text_shape(file: TensorFile) -> ClipTextConfig:
     below = TOWER + "text_model."
     if below + "embeddings.position_embedding.weight" not in file:
         below = TOWER
-    vocab, width = _shape(file, below + "embeddings.token_embedding.weight", 2)
+    vocab, width = shape(file, below + "embeddings.token_embedding.weight", 2)
     return ClipTextConfig(
         vocab=vocab,
         width=width,
-        layers=_count(file, below + "encoder.layers."),
+        layers=count(file, below + "encoder.layers."),
         heads=max(1, width // 64),
-        context=_shape(file, below + "embeddings.position_embedding.weight", 2)[0],
-        intermediate=_shape(file, below + "encoder.layers.0.mlp.fc1.weight", 2)[0],
+        context=shape(file, below + "embeddings.position_embedding.weight", 2)[0],
+        intermediate=shape(file, below + "encoder.layers.0.mlp.fc1.weight", 2)[0],
     )
-
-
-def _count(file: TensorFile, below: str) -> int:
-    """How many numbers, from 0 on without a gap, follow this prefix."""
-    cut = len(below)
-    seen = {name[cut:].split(".", 1)[0] for name in file if name.startswith(below)}
-    count = 0
-    while str(count) in seen:
-        count += 1
-    return count
-
-
-def _shape(file: TensorFile, name: str, dims: int) -> tuple[int, ...]:
-    if name not in file:
-        complain(file, [name], [])
-    shape = file.shape(name)
-    if len(shape) != dims:
-        raise SuffuseError(f"{file.path}: {name} has {len(shape)} dimensions, not {dims}")
-    return shape

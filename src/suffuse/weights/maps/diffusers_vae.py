@@ -1,4 +1,4 @@
-"""diffusers' AutoencoderKL; folders of 2022 name the layers of its attention differently."""
+"""diffusers' AutoencoderKL and VQModel; folders of 2022 name attention's layers differently."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]
             f"{part}.{theirs}.{{i}}.resnets.{{j}}",
             DIFFUSERS_RES,
         ),
+        *nest(
+            f"{part}.{blocks}.{{i}}.attn.{{j}}",
+            f"{part}.{theirs}.{{i}}.attentions.{{j}}",
+            _ATTENTION,
+        ),
         Row(f"{part}.{blocks}.{{i}}.resample.conv.*", f"{part}.{theirs}.{{i}}.{resample}.0.conv.*"),
         *nest(f"{part}.mid.res.{{j}}", f"{part}.mid_block.resnets.{{j}}", DIFFUSERS_RES),
         *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", _ATTENTION),
@@ -43,5 +48,6 @@ DIFFUSERS_VAE = KeyMap(
         *_half("decoder", "up", "up_blocks", "upsamplers"),
         Row("quant.*", "quant_conv.*"),
         Row("post_quant.*", "post_quant_conv.*"),
+        Row("quantizer.codes", "quantize.embedding.weight"),
     )
 )

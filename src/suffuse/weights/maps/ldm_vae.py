@@ -1,4 +1,4 @@
-"""CompVis' AutoencoderKL in single-file checkpoints, below `first_stage_model.`.
+"""CompVis' autoencoders: below `first_stage_model.` in single files, or alone in theirs.
 
 Its decoder numbers levels from the image inwards, ours (and diffusers') in the order they run.
 """
@@ -30,7 +30,11 @@ _ATTENTION = (
 
 def ldm_vae(c: AutoencoderConfig) -> KeyMap:
     """The rows for an autoencoder of this shape."""
-    rows = [Row("quant.*", "quant_conv.*"), Row("post_quant.*", "post_quant_conv.*")]
+    rows = [
+        Row("quant.*", "quant_conv.*"),
+        Row("post_quant.*", "post_quant_conv.*"),
+        Row("quantizer.codes", "quantize.embedding.weight"),
+    ]
     for part in ("encoder", "decoder"):
         rows += [
             Row(f"{part}.stem.*", f"{part}.conv_in.*"),
@@ -41,13 +45,15 @@ def ldm_vae(c: AutoencoderConfig) -> KeyMap:
             Row(f"{part}.head.conv.*", f"{part}.conv_out.*"),
         ]
     rows += nest("encoder.down.{i}.res.{j}", "encoder.down.{i}.block.{j}", _RES)
+    rows += nest("encoder.down.{i}.attn.{j}", "encoder.down.{i}.attn.{j}", _ATTENTION)
     rows.append(
         Row("encoder.down.{i}.resample.conv.*", "encoder.down.{i}.downsample.conv.*"),
     )
     last = len(c.channels) - 1
     for i in range(last + 1):
         rows += nest(f"decoder.up.{i}.res.{{j}}", f"decoder.up.{last - i}.block.{{j}}", _RES)
+        rows += nest(f"decoder.up.{i}.attn.{{j}}", f"decoder.up.{last - i}.attn.{{j}}", _ATTENTION)
         rows.append(
             Row(f"decoder.up.{i}.resample.conv.*", f"decoder.up.{last - i}.upsample.conv.*")
         )
-    return KeyMap(tuple(rows), ignore=("loss.*",))  # the discriminator of its training
+    return KeyMap(tuple(rows), ignore=("loss.*", "model_ema.*"))  # what its training left
