@@ -79,6 +79,15 @@ class Team:
         """In this block gradients are added up here and not yet among the processes."""
         return nullcontext() if self.sharded else self.accelerator.no_sync(model)
 
+    def settle(self, model: nn.Module) -> None:
+        """Puts gathered weights back into shards, as only a backward pass does by itself."""
+        if self.sharded:
+            from torch.distributed.fsdp import FSDPModule
+
+            for module in model.modules():
+                if isinstance(module, FSDPModule):
+                    module.reshard()
+
     def clip(self, weights: Iterable[nn.Parameter], largest: float) -> float:
         """Scales the gradients to a norm of at most `largest`; returns what it was."""
         norm = nn.utils.clip_grad_norm_(weights, largest)
