@@ -1,20 +1,26 @@
 """Stage one: its loss, its start and its gradients."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy.stats import special_ortho_group
 from torch.nn.functional import pixel_unshuffle
 
 from suffuse.data.emoji import World
+from suffuse.data.stream import EmojiStream
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
+from suffuse.networks.discriminator import DiscriminatorConfig
+from suffuse.networks.perceptual import Perceptual, Vgg
 from suffuse.training.autoencoder import (
     AutoencoderStage,
-    laplacian_loss,
     start_from_components,
     to_pictures,
     to_tensor,
 )
+from suffuse.training.reconstruction import Losses, laplacian_loss
 
 TINY = AutoencoderConfig(channels=(32,), blocks=1, patch=8, latent=6, quant=False, shortcut=True)
 
@@ -53,27 +59,150 @@ def test_components_start_is_the_best_linear_autoencoder():
     assert ((centred - centred @ basis.T @ basis) ** 2).mean() > 2 * error
 
 
-@pytest.mark.parametrize("term", ["l1", "bands", "kl"])
-def test_every_term_reaches_the_encoder(term):
-    stage = AutoencoderStage(TINY, World(objects=4), kl=1.0, perceptual=1.0)
-    batch = stage.batch(0, 2, seed=0)
-    latent = stage.net.encode(batch)
-    image = stage.net.decode(latent.sample(torch.randn_like(latent.mean)))
-    losses = {
-        "l1": (image - batch).abs().mean(),
-        "bands": laplacian_loss(image, batch),
-        "kl": latent.kl().mean(),
+SMALL = AutoencoderConfig(channels=(8, 16), blocks=1, groups=4, patch=8, latent=3)
+EVERY = Losses(
+    bands=0.25,
+    perceptual=1.0,
+    style=1.0,
+    logvar=0.0,
+    adversarial=0.5,
+    start=3,
+    discriminator=DiscriminatorConfig(width=4, layers=2),
+)
+
+
+def stage(config: AutoencoderConfig = SMALL, losses: Losses = EVERY, **options) -> AutoencoderStage:
+    torch.manual_seed(1)
+    network = Perceptual(Vgg((4, 4, 8, 8, 8))) if losses.compares else None
+    stream = EmojiStream(World(objects=4))
+    return AutoencoderStage(config, stream, losses, perceptual=network, **options)
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("codes", [0, 16])
+@pytest.mark.parametrize(
+    "term", ["l1", "l2", "bands", "perceptual", "style", "adversarial", "regular"]
+)
+def test_every_term_reaches_the_encoder(term, codes):
+    """Each alone, through decoder and latent, down to the first layer that sees the picture."""
+    losses = replace(EVERY, pixels="l2" if term == "l2" else "l1")
+    trained = stage(replace(SMALL, codes=codes), losses)
+    images = trained.batch(0, 2, seed=0).images
+    image, regular, _ = trained.reconstruct(images, generator())
+    terms = trained.critics.terms(image, images)
+    if term == "adversarial":
+        nll = trained.critics.nll(image, terms)
+        terms[term] = trained.critics.persuade(image, nll, trained.net.last_layer)[0]
+    (regular if term == "regular" else terms[term]).backward()
+    encoder = trained.net.encoder
+    for layer in (encoder.stem, encoder.head.conv):
+        assert layer.weight.grad.isfinite().all()
+        assert layer.weight.grad.abs().max() > 0
+    assert (encoder.stem.weight.grad != 0).float().mean() > 0.99
+    # The codebook learns from its own loss alone, the discriminator from no term of this group.
+    if codes:
+        moved = trained.net.quantizer.codes.grad
+        assert (moved is not None and moved.abs().max() > 0) == (term == "regular")
+    assert all(w.grad is None for w in trained.critics.discriminator.parameters())
+
+
+@pytest.mark.parametrize("config", [SMALL, TINY, replace(SMALL, codes=16)])
+def test_the_whole_loss_reaches_every_weight(config):
+    trained = stage(config, replace(EVERY, start=0))
+    groups = trained.groups()
+    assert {id(w) for ws in groups.values() for w in ws} == {
+        id(w) for w in trained.nets.parameters()
     }
-    losses[term].backward()
-    head = stage.net.encoder.head.conv.weight.grad
-    skip = stage.net.encoder.skip.weight.grad
-    assert skip.abs().max() > 0
-    assert head is not None and head.isfinite().all()
+    batch = trained.batch(0, 2, seed=0)
+    for name, weights in groups.items():
+        loss, numbers = trained.loss(batch, generator(), name)
+        loss.backward()
+        assert all(w.grad is not None and w.grad.isfinite().all() for w in weights)
+        for other in groups.keys() - {name}:
+            assert all(w.grad is None for w in groups[other])
+        trained.nets.zero_grad()
+        assert all(isinstance(value, float) for value in numbers.values())
+
+
+def test_the_discriminator_waits_for_its_step():
+    trained = stage()
+    for step, active in ((2, False), (3, True)):
+        batch = trained.batch(step, 2, seed=0)
+        numbers = trained.loss(batch, generator())[1]
+        assert ("weight" in numbers) == active
+        loss, numbers = trained.loss(batch, generator(), "discriminator")
+        assert loss.requires_grad == active and bool(numbers) == active
+    assert list(stage(losses=Losses()).groups()) == ["nets"]
+
+
+def test_a_batch_in_parts_is_judged_as_well():
+    """Where the pictures that the first group made are gone, they are made again."""
+    trained = stage()
+    batch = trained.batch(3, 2, seed=0)
+    trained.loss(batch, generator())
+    at_hand = trained.loss(batch, generator(), "discriminator")[0]
+    again = trained.loss(batch, generator(), "discriminator")[0]
+    assert trained.made is None
+    assert torch.allclose(again, at_hand, rtol=1e-5)
+
+
+def test_loss_of_the_emoji_preset():
+    trained = stage(TINY, Losses(kl=1e-3, bands=0.25))
+    batch = trained.batch(0, 2, seed=0)
+    loss, numbers = trained.loss(batch, generator())
+    parts = numbers["l1"] + 0.25 * numbers["bands"] + 1e-3 * numbers["kl"]
+    assert loss.item() == pytest.approx(parts, rel=1e-5)
+    assert list(trained.nets) == ["autoencoder"]
+    with torch.no_grad():
+        latent = trained.net.encode(batch.images)
+        noise = torch.randn(latent.mean.shape, generator=generator())
+        image = trained.net.decode(latent.sample(noise))
+    assert numbers["l1"] == pytest.approx((image - batch.images).abs().mean().item(), rel=1e-5)
+
+
+def test_rows_are_a_share_of_the_batch():
+    trained = stage(losses=Losses())
+    whole = trained.batch(3, 4, seed=5)
+    part = trained.batch(3, 4, seed=5, rows=slice(1, 3))
+    assert torch.equal(part.images, whole.images[1:3]) and part.step == whole.step == 3
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_codes_learn(average):
+    """A few steps on one batch: the loss falls, and codes come into use."""
+    losses = Losses(bands=0.25)
+    trained = stage(replace(SMALL, codes=32), losses, average=average)
+    batch = trained.batch(0, 2, seed=0)
+    weights = [w for w in trained.groups()["nets"] if w.requires_grad]
+    assert any(w is trained.net.quantizer.codes for w in weights) != average
+    optimizer = torch.optim.AdamW(weights, lr=3e-3)
+    history = []
+    for step in range(25):
+        loss, numbers = trained.loss(batch, generator(step))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        history.append(numbers)
+    assert history[-1]["l1"] < 0.7 * history[0]["l1"]
+    assert history[-1]["perplexity"] > 1.5
+    assert {"codebook", "perplexity", "alive", "psnr"} <= set(numbers)
+    state = trained.nets.state_dict()
+    assert any(name.endswith("usage") for name in state)
+
+
+def test_samples_are_drawn(tmp_path):
+    for codes in (0, 8):
+        trained = stage(replace(SMALL, codes=codes), Losses())
+        trained.sample(trained.nets, tmp_path / "sheet.png")
+        assert Image.open(tmp_path / "sheet.png").size == (8 * 128, 2 * 128)
 
 
 def test_kl_is_torchs():
-    stage = AutoencoderStage(TINY, World(objects=4))
-    latent = stage.net.encode(stage.batch(0, 3, seed=0))
+    trained = stage(losses=Losses())
+    latent = trained.net.encode(trained.batch(0, 3, seed=0).images)
     ours = torch.distributions.Normal(latent.mean, (0.5 * latent.logvar).exp())
     theirs = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0))
     assert torch.allclose(latent.kl(), theirs.sum((1, 2, 3)), rtol=1e-4)

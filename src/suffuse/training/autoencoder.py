@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, interpolate, pixel_unshuffle
+from torch.nn.functional import pixel_unshuffle
 
-from suffuse.data.emoji import World
-from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
+from suffuse.data.stream import Stream
+from suffuse.networks.autoencoder import (
+    Autoencoder,
+    AutoencoderConfig,
+    AutoencoderKL,
+    AutoencoderVQ,
+    autoencoder,
+)
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import silence
+from suffuse.networks.perceptual import Perceptual
+from suffuse.networks.quantizer import CodeKeeper, codebook_loss, perplexity
+from suffuse.training.draw import normal
+from suffuse.training.reconstruction import Critics, Losses
 
 
 def to_tensor(pictures: np.ndarray) -> Tensor:
@@ -34,23 +44,8 @@ def contact_sheet(rows: list[np.ndarray], path: Path) -> None:
     Image.fromarray(np.concatenate([np.concatenate(list(row), 1) for row in rows], 0)).save(path)
 
 
-def laplacian_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
-    """L1 between Laplacian pyramids, coarse bands weighing more (Lap1 of 1707.05776, section 3.1).
-
-    A perceptual term that needs no trained network: an edge that is a little off costs less than
-    one that is missing. The gradient reaches every pixel of `a`.
-    """
-    total, difference = a.new_zeros(()), a - b
-    for level in range(levels):
-        coarse = avg_pool2d(difference, 2)
-        band = difference - interpolate(coarse, scale_factor=2.0)
-        total = total + 2.0**level * band.abs().mean()
-        difference = coarse
-    return total + 2.0**levels * difference.abs().mean()
-
-
 @torch.no_grad()
-def start_from_components(net: AutoencoderKL, images: Tensor, logvar: float = -6.0) -> None:
+def start_from_components(net: Autoencoder, images: Tensor, logvar: float = -6.0) -> None:
     """Sets the shortcuts to the principal components of the cells of `images` (B, 3, H, W).
 
     The networks start silent, so training begins at the best linear autoencoder instead of at
@@ -78,47 +73,128 @@ def start_from_components(net: AutoencoderKL, images: Tensor, logvar: float = -6
     encoder.head.conv.bias[latent:] = logvar
 
 
+class Batch(NamedTuple):
+    images: Tensor  # (B, 3, H, W) in [-1, 1]
+    step: int
+
+
 class AutoencoderStage:
-    """L1 + Laplacian pyramid + KL on scenes made as they are needed."""
+    """Reconstruction, what regularises the latent, and from a given step on a discriminator.
+
+    Two groups are trained, each by its own optimizer: "nets", and "discriminator" where there is
+    one. A Gaussian latent is drawn towards N(0, I); a codebook is drawn to its latents.
+    """
 
     def __init__(
         self,
         config: AutoencoderConfig,
-        world: World,
+        stream: Stream,
+        losses: Losses,
         *,
-        kl: float = 1e-6,
-        perceptual: float = 0.25,
+        perceptual: Perceptual | None = None,
+        average: bool = False,
+        held_out: Stream | None = None,
         seed: int = 0,
         export: Callable[[nn.ModuleDict, Path], None] = lambda nets, folder: None,
     ):
+        """perceptual: what compares pictures, if `losses` has such a term
+        average: codes are moving averages of their latents instead of learning by gradient
+        held_out: pictures that samples are made of; else those of the stream
+        """
         torch.manual_seed(seed)
-        self.net = AutoencoderKL(config)
+        self.net = autoencoder(config)
         channels_last(self.net)
         if config.shortcut:
-            start_from_components(self.net, to_tensor(world.batch(0, 256, seed=seed)[0]))
+            start_from_components(self.net, to_tensor(stream.batch(0, 256, seed).pictures))
+        self.losses, self.critics = losses, Critics(losses, perceptual)
         self.nets = nn.ModuleDict({"autoencoder": self.net})
-        self.world, self.kl, self.perceptual, self.export = world, kl, perceptual, export
+        self.keeper: CodeKeeper | None = None
+        if isinstance(self.net, AutoencoderVQ):
+            self.keeper = CodeKeeper(self.net.quantizer, average=average)
+            self.nets["codes"] = self.keeper
+        for name in ("logvar", "discriminator"):
+            if getattr(self.critics, name) is not None:
+                self.nets[name] = getattr(self.critics, name)
+        self.stream, self.held_out, self.export = stream, held_out or stream, export
+        self.made: tuple[Tensor, Tensor] | None = None  # the images of a batch and what became
 
-    def batch(self, step: int, size: int, seed: int) -> Tensor:
-        return to_tensor(self.world.batch(step * size, size, seed=seed)[0])
+    def groups(self) -> dict[str, list[nn.Parameter]]:
+        """The weights of each optimizer."""
+        groups = {"nets": [*self.net.parameters()]}
+        if self.critics.logvar is not None:
+            groups["nets"] += self.critics.logvar.parameters()
+        if self.critics.discriminator is not None:
+            groups["discriminator"] = [*self.critics.discriminator.parameters()]
+        return groups
 
-    def loss(self, batch: Tensor, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        latent = self.net.encode(batch)
-        noise = torch.randn(latent.mean.shape, generator=generator).to(batch.device)
-        image = self.net.decode(latent.sample(noise))
-        l1 = (image - batch).abs().mean()
-        bands = laplacian_loss(image, batch)
-        kl = latent.kl().mean()
+    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
+        return Batch(to_tensor(self.stream.batch(step, size, seed, rows).pictures), step)
+
+    def loss(
+        self, batch: Batch, generator: torch.Generator, group: str = "nets"
+    ) -> tuple[Tensor, dict[str, float]]:
+        if group == "discriminator":
+            return self._judge(batch, generator)
+        image, regular, terms = self.reconstruct(batch.images, generator)
+        terms |= (distances := self.critics.terms(image, batch.images))
         with torch.no_grad():
-            psnr = -10 * torch.log10((image - batch).square().mean() / 4)
-        terms = {"psnr": psnr, "l1": l1, "bands": bands, "kl": kl}
-        numbers = {name: term.item() for name, term in terms.items()}
-        return l1 + self.perceptual * bands + self.kl * kl, numbers
+            terms["psnr"] = -10 * torch.log10((image - batch.images).square().mean() / 4)
+        nll = self.critics.nll(image, distances)
+        total = nll + regular
+        if self.critics.active(batch.step):
+            push, more = self.critics.persuade(image, nll, self.net.last_layer)
+            total, terms = total + push, terms | more
+            self.made = batch.images, image.detach()
+        if self.critics.logvar is not None:
+            terms["logvar"] = self.critics.logvar[0]
+        return total, numbers(terms)
+
+    def reconstruct(
+        self, images: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The pictures again, the weighted loss of the latent, and numbers to report."""
+        net = self.net
+        if isinstance(net, AutoencoderKL):
+            latent = net.encode(images)
+            noise = normal(latent.mean.shape, generator).to(images.device)
+            kl = latent.kl().mean()
+            return net.decode(latent.sample(noise)), self.losses.kl * kl, {"kl": kl}
+        assert isinstance(net, AutoencoderVQ) and self.keeper is not None
+        z = net.encode(images).mode
+        quantized = net.quantize(z)
+        by_gradient = 0.0 if self.keeper.average else self.losses.codebook
+        loss = codebook_loss(z, quantized.picked, by_gradient, self.losses.commitment)
+        if torch.is_grad_enabled():
+            self.keeper.update(net.quantizer, z.detach(), quantized.indices, generator)
+        terms = {
+            "codebook": loss,
+            "perplexity": perplexity(quantized.indices, net.config.codes),
+            "alive": self.keeper.alive(),
+        }
+        return net.decode_codes(quantized.z), loss, terms
+
+    def _judge(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        if not self.critics.active(batch.step):
+            return batch.images.new_zeros(()), {}  # no gradient: the group waits
+        # What the other group made of this batch is at hand, unless it came in several parts.
+        if self.made is not None and self.made[0] is batch.images:
+            image = self.made[1]
+        else:
+            with torch.no_grad():
+                image = self.reconstruct(batch.images, generator)[0]
+        self.made = None
+        loss, terms = self.critics.judge(image, batch.images)
+        return loss, numbers(terms)
 
     @torch.no_grad()
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:
-        """Held-out scenes above their reconstructions."""
+        """Held-out pictures above their reconstructions."""
         net: Any = nets["autoencoder"]
-        pictures = self.world.batch(0, 8, seed=1, split="test")[0]
-        again = net.decode(net.encode(to_tensor(pictures)).mode)
-        contact_sheet([pictures, to_pictures(again)], path)
+        pictures = self.held_out.batch(0, 8, 1).pictures
+        images = to_tensor(pictures).to(next(net.parameters()).device)
+        contact_sheet([pictures, to_pictures(net.decode(net.encode(images).mode))], path)
+
+
+def numbers(terms: dict[str, Tensor]) -> dict[str, float]:
+    """What is reported of a step."""
+    return {name: term.item() for name, term in terms.items()}
