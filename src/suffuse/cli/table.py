@@ -1,14 +1,17 @@
-"""Nested values as a table of two columns, for people."""
+"""Tables, for people: nested values in two columns, and rows under headings."""
 
 from __future__ import annotations
 
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from suffuse.cli.console import say
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 
 def show(values: Mapping[str, Any]) -> None:
@@ -17,7 +20,6 @@ def show(values: Mapping[str, Any]) -> None:
     On a terminal long values are wrapped in their column; elsewhere nothing is ever broken.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
@@ -26,6 +28,26 @@ def show(values: Mapping[str, Any]) -> None:
     table.add_column(overflow="fold")
     for name, value in _rows(values):
         table.add_row(Text(name), Text(value))
+    _print(table)
+
+
+def grid(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table; the first two columns are never broken."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    for place, heading in enumerate(headings):
+        table.add_column(heading, no_wrap=place < 2, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    _print(table)
+
+
+def _print(table: Table) -> None:
+    from rich.console import Console
+
     terminal = sys.stdout.isatty()
     width = shutil.get_terminal_size().columns if terminal else 1_000_000
     text = io.StringIO()

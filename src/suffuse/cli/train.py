@@ -4,58 +4,99 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from suffuse.cli.console import Bar, Debug, Stopped, note, say
-from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
-    from suffuse.training.loop import Plan, Report, Stage
+    from suffuse.training.loop import Stage
+    from suffuse.training.plan import Plan
+    from suffuse.training.watch import Report
 
-app = typer.Typer(no_args_is_help=True, help="Train models from scratch.")
+HELP = "Train models from scratch. Stops with Ctrl-C, goes on with --resume."
+app = typer.Typer(no_args_is_help=True, help=HELP)
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run.")]
-Preset = Annotated[str, typer.Option(help="emoji or toy.")]
+Preset = Annotated[str, typer.Option(help="emoji, toy …: `suffuse train --list` shows all.")]
+Config = Annotated[
+    Path | None, typer.Option(help="TOML, YAML or JSON that changes fields of the preset.")
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="Folder of pictures, .tar, .parquet or Hub name. Default: emoji scenes."),
+]
+Streamed = Annotated[
+    bool, typer.Option("--stream", help="Read the data in order, without copying them here.")
+]
 Steps = Annotated[int | None, typer.Option(help="In place of the preset's.")]
-Batch = Annotated[int | None, typer.Option(help="Images a step, in place of the preset's.")]
+Batch = Annotated[
+    int | None, typer.Option(help="Images a step over all processes, in place of the preset's.")
+]
+Workers = Annotated[int | None, typer.Option(help="Processes that prepare batches ahead.")]
 Seed = Annotated[int, typer.Option(help="Of weights, data and noise.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
 
 EVERY = 60.0  # seconds between lines where there is no terminal to show a bar
 
 
-@app.callback()
-def _train() -> None:
+@app.callback(invoke_without_command=True)
+def _train(
+    shown: Annotated[
+        bool, typer.Option("--list", help="Show the presets, their targets and what they cost.")
+    ] = False,
+) -> None:
     """Train models from scratch."""
+    if shown:
+        from suffuse.cli.table import grid
+        from suffuse.training.presets import AUTOENCODERS, LATENTS
+
+        rows = []
+        for stage, table in (("autoencoder", AUTOENCODERS), ("latent", LATENTS)):
+            for name, row in table.items():
+                target = row.target
+                of = (target.score, target.cost, target.source) if target else ("", "", "")
+                rows.append((stage, name, row.about, f"{row.plan.steps:,}", row.plan.batch, *of))
+        grid(("stage", "preset", "model", "steps", "batch", "target", "cost", "source"), rows)
+        raise typer.Exit
 
 
 @app.command()
 def autoencoder(
     output: Output,
     preset: Preset = "emoji",
+    config: Config = None,
+    data: Data = None,
+    stream: Streamed = False,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
     resume: Resume = False,
+    workers: Workers = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(help="VGG-16 or LPIPS weights that compare pictures: a file or Hub name."),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Stage one: pictures to latents and back.
 
-    OUTPUT holds the checkpoint, samples, and at the end model/, which stage two takes.
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, which stage two takes.
     """
     from suffuse.training import presets, stages
 
-    chosen = presets.preset(presets.AUTOENCODERS, preset)
+    chosen = _configured(presets.preset(presets.AUTOENCODERS, preset), config)
+    plan = _planned(chosen.plan, steps, batch, workers, data)
+    asked = {"stage": "autoencoder", "preset": preset, "data": data, "perceptual": perceptual}
     _run(
-        lambda: stages.autoencoder_stage(chosen, seed),
-        _planned(chosen.plan, steps, batch),
-        output,
-        seed,
-        resume,
+        lambda told: stages.autoencoder_stage(
+            chosen, seed, data=data, streaming=stream, perceptual=perceptual, note=told
+        ),
+        Asked(replace(chosen, plan=plan), asked, output, seed, resume),
     )
 
 
@@ -66,10 +107,14 @@ def latent(
         Path, typer.Option("--autoencoder", "-a", help="Folder of a trained stage one: RUN/model.")
     ],
     preset: Preset = "emoji",
+    config: Config = None,
+    data: Data = None,
+    stream: Streamed = False,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
     resume: Resume = False,
+    workers: Workers = None,
     init: Annotated[
         Path | None, typer.Option(help="A model folder whose weights training goes on from.")
     ] = None,
@@ -80,41 +125,104 @@ def latent(
 ) -> None:
     """Stage two: words to latents.
 
-    OUTPUT holds the checkpoint, samples, and at the end model/, which `generate --model` takes.
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
     """
     from suffuse.training import presets, stages
 
-    chosen = presets.preset(presets.LATENTS, preset)
+    chosen = _configured(presets.preset(presets.LATENTS, preset), config)
+    plan = _planned(chosen.plan, steps, batch, workers, data)
+    asked = {"stage": "latent", "preset": preset, "data": data, "autoencoder": str(autoencoder)}
     _run(
-        lambda: stages.latent_stage(
-            chosen, autoencoder, output, seed, compiled=compiled, init=init, note=note
+        lambda told: stages.latent_stage(
+            chosen,
+            autoencoder,
+            output,
+            seed,
+            data=data,
+            streaming=stream,
+            compiled=compiled,
+            init=init,
+            note=told,
         ),
-        _planned(chosen.plan, steps, batch),
-        output,
-        seed,
-        resume,
+        Asked(replace(chosen, plan=plan), asked, output, seed, resume),
     )
 
 
-def _planned(plan: Plan, steps: int | None, batch: int | None) -> Plan:
-    for name, value in (("steps", steps), ("batch", batch)):
-        if value is not None and value < 1:
-            raise SuffuseError(f"{name} must be at least 1, not {value}")
-    return replace(plan, steps=steps or plan.steps, batch=batch or plan.batch)
+def _configured(preset: Any, config: Path | None) -> Any:
+    if config is None:
+        return preset
+    from suffuse.training.config import configured, read_config
+
+    return configured(preset, read_config(config), str(config))
 
 
-def _run(make: Callable[[], Stage], plan: Plan, output: Path, seed: int, resume: bool) -> None:
-    from suffuse.training.loop import CHECKPOINT, check_output, train
+def _planned(
+    plan: Plan, steps: int | None, batch: int | None, workers: int | None, data: str | None
+) -> Plan:
+    asked = {"steps": steps, "batch": batch, "workers": workers}
+    if workers is None and data is not None and not plan.workers:
+        asked["workers"] = 2  # pictures have to be read and decoded
+    return replace(plan, **{name: n for name, n in asked.items() if n is not None})
 
-    check_output(output, resume)
-    with Bar() as bar:
+
+@dataclass(frozen=True)
+class Asked:
+    """What a command was asked for."""
+
+    preset: Any
+    words: dict[str, str | None]
+    output: Path
+    seed: int
+    resume: bool
+
+
+def _run(make: Callable[[Callable[[str], None]], Stage], asked: Asked) -> None:
+    from suffuse.training.checkpoint import check_output, checkpoints
+    from suffuse.training.distributed import Team
+    from suffuse.training.loop import train
+
+    output = asked.output
+    check_output(output, asked.resume)
+    team, bar = Team(), Bar()
+
+    def told(line: str) -> None:
+        with bar.hidden():
+            note(line)
+
+    with ExitStack() as stack:
+        if team.main:
+            stack.enter_context(bar)
         try:
-            train(make(), plan, output, seed=seed, resume=resume, report=_reporter(bar))
+            with team.first():
+                stage = make(told if team.main else lambda line: None)
+            if team.main:
+                _record(asked)
+            run = {"seed": asked.seed, "resume": asked.resume, "team": team}
+            train(stage, asked.preset.plan, output, report=_reporter(bar), note=told, **run)
         except KeyboardInterrupt:
-            if not (output / CHECKPOINT).exists():
+            kept = checkpoints(output)
+            if not kept:
                 raise Stopped("stopped before the first step; begin again") from None
-            raise Stopped(f"stopped; go on from {output / CHECKPOINT} with --resume") from None
-    say(f"{output / 'model'}")
+            raise Stopped(f"stopped; go on from {kept[-1]} with --resume") from None
+    if team.main:
+        say(f"{output / 'model'}")
+
+
+def _record(asked: Asked) -> None:
+    """Every number of the run, for people and for whoever repeats it."""
+    import json
+
+    import torch
+
+    import suffuse
+    from suffuse.training.config import plain
+
+    versions = {"suffuse": suffuse.__version__, "torch": torch.__version__}
+    record = {**asked.words, "seed": asked.seed, **versions, "config": plain(asked.preset)}
+    asked.output.mkdir(parents=True, exist_ok=True)
+    temporary = asked.output / "run.json.tmp"
+    temporary.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    temporary.replace(asked.output / "run.json")
 
 
 def _reporter(bar: Bar) -> Callable[[Report], None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -74,7 +74,7 @@ def _value(now: Any, hint: Any, value: Any, where: str, field: str) -> Any:
         if isinstance(now, Mapping):
             return {**now, **value}
         for kind in get_args(hint):  # None so far, a configuration by its type
-            if isinstance(kind, type) and is_dataclass(kind):
+            if isinstance(kind, type) and is_dataclass(kind) and not _needed(kind):
                 return _changed(kind(), value, where, f"{field}.")
     from pydantic import TypeAdapter, ValidationError
 
@@ -85,6 +85,11 @@ def _value(now: Any, hint: Any, value: Any, where: str, field: str) -> Any:
         inner = "".join(f"[{place}]" for place in first["loc"] if isinstance(place, int))
         message = f"{first['msg'][0].lower()}{first['msg'][1:]}"
         raise SuffuseError(f"{where}: {field}{inner}: {message}, not {value!r}") from error
+
+
+def _needed(kind: Any) -> list[str]:
+    """The fields that have no default."""
+    return [f.name for f in fields(kind) if f.default is MISSING and f.default_factory is MISSING]
 
 
 def plain(value: Any) -> Any:

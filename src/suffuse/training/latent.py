@@ -21,10 +21,11 @@ from suffuse.diffusion.loss import simple
 from suffuse.diffusion.prediction import Kind
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.unet import UNet
 from suffuse.systems.encoders import TextEncoder
 from suffuse.training.autoencoder import to_tensor
+from suffuse.training.draw import normal, share
 
 CAPTIONS = ("en", "en", "ko", "ko")  # how many of each language are kept of a scene
 
@@ -48,7 +49,7 @@ class LatentSet:
 
 @torch.no_grad()
 def encode_scenes(
-    autoencoder: AutoencoderKL,
+    autoencoder: Autoencoder,
     text: TextEncoder,
     world: World,
     count: int,
@@ -103,22 +104,25 @@ class LatentStage:
         self.sample, self.export = sample, export
         self.empty = text.ids([""])  # (1, 1, window)
 
-    def batch(self, step: int, size: int, seed: int) -> Batch:
+    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
         """Scenes in an order shuffled anew each epoch, one caption of each at random."""
         count = len(self.data.latents)
         rng = np.random.default_rng((seed, step))
         places = np.arange(step * size, (step + 1) * size)
-        rows = [_shuffled(count, seed, int(e))[p] for e, p in zip(places // count, places % count)]
         which = rng.integers(len(CAPTIONS), size=size)
-        ids = self.data.ids[rows, which].long()[:, None]  # (B, 1, window)
+        dropped = torch.from_numpy(rng.random(size) < self.dropout)
+        mine = rows or slice(None)
+        places, which, dropped = places[mine], which[mine], dropped[mine]
+        found = [_shuffled(count, seed, int(e))[p] for e, p in zip(places // count, places % count)]
+        ids = self.data.ids[found, which].long()[:, None]  # (B, 1, window)
         # The empty caption is the null of guided sampling, by construction.
-        ids[torch.from_numpy(rng.random(size) < self.dropout)] = self.empty
-        return Batch(self.data.latents[rows].float(), ids)
+        ids[dropped] = self.empty
+        return Batch(self.data.latents[found].float(), ids)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0 = (batch.latents * self.scale).to(memory_format=torch.channels_last)
         t = spread_timesteps(len(x0), self.schedule.T, generator)
-        eps = torch.randn(x0.shape, generator=generator).to(x0)
+        eps = normal(x0.shape, generator).to(x0)
         context = self.unet.prepare(self.text.embed(batch.ids))
         losses = simple(self.net, x0, context, self.schedule.at(t), eps, self.kind)
         return losses.mean(), {}
@@ -130,8 +134,9 @@ def spread_timesteps(count: int, steps: int, generator: torch.Generator) -> Tens
     Every batch then meets every noise level, and its loss varies less than with independent draws
     (the low-discrepancy sampler of 2107.00630, appendix I.1).
     """
-    places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    return (places * steps).long().clamp_max(steps - 1)
+    total, rows = share(generator, count)
+    places = (torch.arange(total) + torch.rand(total, generator=generator)) / total
+    return (places * steps).long().clamp_max(steps - 1)[rows]
 
 
 @lru_cache(maxsize=2)

@@ -14,8 +14,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from suffuse.data.emoji import World
+from suffuse.data.sources import open_stream
+from suffuse.data.stream import EmojiStream, Stream
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import AutoencoderKL
+from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.clip import ClipText
 from suffuse.networks.families import initialise, stable_diffusion
@@ -30,6 +32,7 @@ from suffuse.training.presets import AutoencoderPreset, LatentPreset
 from suffuse.weights.folder import open_autoencoder
 from suffuse.weights.load import open_parts
 from suffuse.weights.parts import Defaults, Info, Parts
+from suffuse.weights.perceptual import open_perceptual
 from suffuse.weights.save import save_autoencoder, save_parts
 from suffuse.weights.scheduler import from_config
 
@@ -49,15 +52,48 @@ PROMPTS = (
 )
 
 
-def autoencoder_stage(preset: AutoencoderPreset, seed: int) -> AutoencoderStage:
-    """The autoencoder of `preset`, ready to train."""
+Note = Callable[[str], None]
+
+
+def autoencoder_stage(
+    preset: AutoencoderPreset,
+    seed: int,
+    *,
+    data: str | None = None,
+    streaming: bool = False,
+    perceptual: str | None = None,
+    note: Note = lambda _: None,
+) -> AutoencoderStage:
+    """The autoencoder of `preset`, ready to train.
+
+    data: pictures that `open_stream` finds; None for the emoji world
+    perceptual: what compares them, for `open_perceptual`
+
+    Raises SuffuseError.
+    """
+    stream: Stream = EmojiStream(preset.world)
+    held_out: Stream | None = EmojiStream(preset.world, split="test")
+    if data is not None:
+        stream, held_out = open_stream(data, preset.preprocess, streaming=streaming), None
+    compares = None
+    if preset.losses.compares:
+        compares = open_perceptual(perceptual)
+        note(f"pictures are compared by {compares.source}")
+
+    def export(nets: nn.ModuleDict, folder: Path) -> None:
+        save_autoencoder(_only(nets, "autoencoder"), folder)
+        if data is not None:
+            preset.preprocess.save(folder)
+
     return AutoencoderStage(
         preset.config,
-        preset.world,
-        kl=preset.kl,
-        perceptual=preset.perceptual,
+        stream,
+        preset.losses,
+        perceptual=compares,
+        average=preset.average,
+        held_out=held_out,
         seed=seed,
-        export=lambda nets, folder: save_autoencoder(_only(nets, "autoencoder"), folder),
+        export=export,
     )
 
 
@@ -67,9 +103,11 @@ def latent_stage(
     output: Path,
     seed: int,
     *,
+    data: str | None = None,
+    streaming: bool = False,
     compiled: bool = False,
     init: Path | None = None,
-    note: Callable[[str], None] = lambda _: None,
+    note: Note = lambda _: None,
 ) -> LatentStage:
     """The text-to-latent model of `preset` on the latents of the trained `autoencoder`.
 
@@ -139,7 +177,7 @@ def _sheet(system: LatentDiffusion, path: Path) -> None:
 
 
 def _tokenizer(
-    preset: LatentPreset, init: Path | None, output: Path, seed: int, note: Callable[[str], None]
+    preset: LatentPreset, init: Path | None, output: Path, seed: int, note: Note
 ) -> Tokenizer:
     if init is not None:
         return load_tokenizer(init / "tokenizer")
@@ -161,12 +199,12 @@ def _captions(world: World, seed: int, scenes: int) -> list[str]:
 
 
 def _latents(
-    codec: AutoencoderKL,
+    codec: Autoencoder,
     text: TextEncoder,
     preset: LatentPreset,
     output: Path,
     seed: int,
-    note: Callable[[str], None],
+    note: Note,
 ) -> LatentSet:
     """The encoded scenes of the run: those kept in `output`, if they are the same."""
     path = output / "latents.safetensors"
@@ -185,7 +223,7 @@ def _latents(
     return data
 
 
-def _fingerprint(codec: AutoencoderKL, text: TextEncoder, preset: LatentPreset, seed: int) -> str:
+def _fingerprint(codec: Autoencoder, text: TextEncoder, preset: LatentPreset, seed: int) -> str:
     """What the encoded scenes depend on, as one hash."""
     digest = hashlib.sha256(repr((seed, preset.scenes, preset.world)).encode())
     digest.update(text.tokenizer.backend.to_str().encode())
