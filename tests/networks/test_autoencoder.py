@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,7 +12,13 @@ from diffusers import AutoencoderKL as Theirs
 from tiny import VAE, deviation, randomise
 from torch import Tensor
 
-from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL, DiagonalGaussian
+from suffuse.networks.autoencoder import (
+    AutoencoderConfig,
+    AutoencoderKL,
+    AutoencoderVQ,
+    DiagonalGaussian,
+    autoencoder,
+)
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.vae_config import autoencoder_config
 
@@ -90,6 +97,40 @@ def test_patches_and_shortcut(patch, shortcut):
     ((out - image).square().mean() + 1e-3 * posterior.kl().mean()).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("codes", [0, 9])
+@pytest.mark.parametrize("halvings", range(6))
+@torch.no_grad()
+def test_every_factor(halvings, codes):
+    config = AutoencoderConfig(
+        channels=(4,) * (halvings + 1), blocks=1, groups=2, latent=3, codes=codes
+    )
+    net = autoencoder(config)
+    assert isinstance(net, AutoencoderVQ if codes else AutoencoderKL)
+    assert config.factor == 2**halvings
+    image = normal(1, 3, 32, 64)
+    z = net.encode(image).mode
+    assert z.shape == (1, 3, 32 >> halvings, 64 >> halvings)
+    assert net.decode(z).shape == image.shape
+
+
+def test_attention_is_named_by_resolution():
+    """As in CompVis' kl-f16: 256 pixels, attention at 16."""
+    f16 = AutoencoderConfig(channels=(128, 128, 256, 256, 512), latent=16, attention=(16,))
+    assert f16.attends == (False, False, False, False, True)
+    assert f16.attending((False, True, False, False, True)).attention == (128, 16)
+    assert replace(f16, resolution=64, attention=(16, 4)).attends == (0, 0, 1, 0, 1)
+    assert replace(f16, patch=2, attention=(8,)).attends == f16.attends
+    with torch.device("meta"):
+        net = AutoencoderKL(f16)
+    attentions = [[len(rung.attn) for rung in half] for half in (net.encoder.down, net.decoder.up)]
+    assert attentions == [[0, 0, 0, 0, 2], [3, 0, 0, 0, 0]]
+
+
+def test_codes_come_with_convolutions_around_them():
+    with pytest.raises(ValueError, match="quant"):
+        autoencoder(AutoencoderConfig(codes=4, quant=False))
 
 
 def test_log_variance_is_clamped():

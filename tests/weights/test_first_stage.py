@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import AutoencoderKL as TheirKL
-from diffusers import VQModel
+from diffusers import StableDiffusionPipeline, VQModel
 from safetensors.torch import load_file, save_file
-from tiny import VAE, deviation, randomise
+from tiny import VAE, deviation, pipeline, randomise
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import (
@@ -18,10 +19,12 @@ from suffuse.networks.autoencoder import (
     AutoencoderVQ,
     autoencoder,
 )
+from suffuse.networks.packing import pack
 from suffuse.networks.quantizer import codebook_loss
 from suffuse.weights.first_stage import open_first_stage
 from suffuse.weights.folder import open_autoencoder
-from suffuse.weights.save import save_autoencoder
+from suffuse.weights.load import open_parts
+from suffuse.weights.save import save_autoencoder, save_parts
 
 PARITY = Path(__file__).parents[1] / "parity"
 
@@ -119,6 +122,25 @@ def test_what_is_saved_is_opened(codes, tmp_path):
     image = torch.randn(1, 3, 16, 16)
     z = net.encode(image).mode
     assert torch.equal(again.encode(image).mode, z) and torch.equal(again.decode(z), net.decode(z))
+
+
+@torch.no_grad()
+def test_a_model_on_codes_is_saved_and_opened(tmp_path):
+    """Whole: U-Net, text, and an autoencoder with a codebook; diffusers finds its class."""
+    pipeline().save_pretrained(tmp_path / "kl")
+    parts = open_parts(tmp_path / "kl")
+    net = autoencoder(AutoencoderConfig(channels=(8, 8), blocks=1, groups=4, codes=12)).eval()
+    randomise(net, 1)
+    save_parts(replace(parts, autoencoder=net), tmp_path / "vq", torch.float32)
+    again = open_parts(tmp_path / "vq")
+    assert isinstance(again.autoencoder, AutoencoderVQ)
+    z = torch.randn(1, 4, 5, 6)
+    assert torch.equal(again.autoencoder.decode(z), net.decode(z))
+    theirs = StableDiffusionPipeline.from_pretrained(tmp_path / "vq").vae
+    assert isinstance(theirs, VQModel)
+    assert deviation(theirs.decode(z).sample, net.decode(z)) < 1e-5
+    # What pictures are made with: packed layers compute the same.
+    assert deviation(pack(again.autoencoder).decode(z), net.decode(z)) < 1e-5
 
 
 def test_what_cannot_be_opened_is_said(tmp_path):

@@ -69,7 +69,7 @@ def laplacian_loss(a: Tensor, b: Tensor, levels: int = 4) -> Tensor:
     total, difference = a.new_zeros(()), a - b
     for level in range(levels):
         coarse = avg_pool2d(difference, 2)
-        band = difference - interpolate(coarse, scale_factor=2.0)
+        band = difference - interpolate(coarse, size=difference.shape[-2:])
         total = total + 2.0**level * band.abs().mean()
         difference = coarse
     return total + 2.0**levels * difference.abs().mean()
@@ -102,7 +102,7 @@ class Critics:
         """Distances of pictures (B, 3, H, W) in [-1, 1] by their names, means over the batch."""
         o, difference = self.losses, image.float() - target
         pixels = difference.abs() if o.pixels == "l1" else difference.square()
-        terms = {o.pixels: pixels.mean()}
+        terms: dict[str, Tensor] = {o.pixels: pixels.mean()}
         if o.bands:
             terms["bands"] = laplacian_loss(image.float(), target)
         if self.perceptual is not None:
@@ -119,7 +119,12 @@ class Critics:
         With a learned variance, distance / variance + log variance (2112.10752, appendix G).
         """
         o = self.losses
-        weights = {"bands": o.bands, "perceptual": o.perceptual, "style": o.style, o.pixels: 1.0}
+        weights: dict[str, float] = {
+            "bands": o.bands,
+            "perceptual": o.perceptual,
+            "style": o.style,
+            o.pixels: 1.0,
+        }
         nll = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
         if self.logvar is not None:
             nll = nll / self.logvar[0].exp().squeeze() + self.logvar[0].squeeze()

@@ -30,7 +30,7 @@ from suffuse.weights.parts import Parts
 from suffuse.weights.vae_config import autoencoder_json, class_name
 
 # All that a folder of ours may hold, so that nothing else is ever replaced.
-_OURS = {INDEX, OWN, "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
+_OURS = {INDEX, OWN, "preprocessing.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler"}
 
 
 def save_parts(
