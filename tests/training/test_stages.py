@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
 
 import suffuse
+from suffuse.data.emoji import World
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
 from suffuse.networks.clip import ClipText, ClipTextConfig
@@ -85,6 +87,34 @@ def test_a_run_is_not_written_over_and_goes_on_from_a_model(runs):
 
 
 @pytest.mark.slow
+def test_a_folder_of_pictures_becomes_a_model(tmp_path):
+    """Captioned files to both stages by the commands, with a config and worker processes."""
+    pictures, captions, _ = World(objects=4).batch(0, 12, "en")
+    (tmp_path / "photos").mkdir()
+    for i, (pixels, caption) in enumerate(zip(pictures, captions)):
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{i}.png")
+        (tmp_path / "photos" / f"{i}.txt").write_text(caption)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "short.yaml").write_text("plan: {save_every: 3, sample_every: 6, log_every: 2}\n")
+    toy = ("--preset", "toy", "--steps", 6, "--config", tmp_path / "short.yaml")
+    toy += ("--data", tmp_path / "photos")
+    first, second = tmp_path / "ae", tmp_path / "latent"
+    said = _suffuse("train", "autoencoder", *toy, "-o", first)
+    assert said.stdout == f"{first / 'model'}\n"
+    assert "skipped 1 broken picture: broken.png" in said.stderr
+    assert f"tensorboard --logdir {first / 'tensorboard'}" in said.stderr
+    assert sorted(p.name for p in (first / "checkpoints").iterdir()) == ["0000003.pt", "0000006.pt"]
+    assert json.loads((first / "model" / "preprocessing.json").read_text())["size"] == 64
+    record = json.loads((first / "run.json").read_text())
+    assert (record["preset"], record["config"]["plan"]["save_every"]) == ("toy", 3)
+    _suffuse("train", "latent", *toy, "-a", first / "model", "-o", second)
+    system = suffuse.load(second / "model", device="cpu", dtype="float32")
+    assert system.generate(suffuse.Request(captions[0], seed=1))[0].size == (64, 64)
+    again = _suffuse("train", "latent", *toy, "-a", first / "model", "-o", second, "--resume")
+    assert "encoding" not in again.stderr
+
+
+@pytest.mark.slow
 def test_wrong_autoencoders_and_presets_are_refused(runs, tmp_path):
     missing = _suffuse("train", "latent", "-a", tmp_path, "-o", tmp_path / "x", check=False)
     assert missing.returncode == 2 and "missing" in missing.stderr
@@ -93,8 +123,13 @@ def test_wrong_autoencoders_and_presets_are_refused(runs, tmp_path):
 
 
 def test_presets_fit_together():
-    for name, latent in LATENTS.items():
-        codec = preset(AUTOENCODERS, name).config
+    for name, first in {
+        "emoji": "emoji",
+        "toy": "toy",
+        "ldm-f8": "ldm-f8",
+        "sd1": "ldm-f8",
+    }.items():
+        codec, latent = preset(AUTOENCODERS, first).config, preset(LATENTS, name)
         assert codec.latent == latent.unet.in_channels == latent.unet.out_channels
         assert codec.factor == 8 and latent.unet.context == latent.text.width
     with pytest.raises(SuffuseError, match="unknown preset 'big': choose one of emoji, toy"):

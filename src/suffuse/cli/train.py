@@ -14,6 +14,8 @@ import typer
 from suffuse.cli.console import Bar, Debug, Stopped, note, say
 
 if TYPE_CHECKING:
+    import torch
+
     from suffuse.training.loop import Stage
     from suffuse.training.plan import Plan
     from suffuse.training.watch import Report
@@ -93,7 +95,7 @@ def autoencoder(
     plan = _planned(chosen.plan, steps, batch, workers, data)
     asked = {"stage": "autoencoder", "preset": preset, "data": data, "perceptual": perceptual}
     _run(
-        lambda told: stages.autoencoder_stage(
+        lambda told, device: stages.autoencoder_stage(
             chosen, seed, data=data, streaming=stream, perceptual=perceptual, note=told
         ),
         Asked(replace(chosen, plan=plan), asked, output, seed, resume),
@@ -109,7 +111,6 @@ def latent(
     preset: Preset = "emoji",
     config: Config = None,
     data: Data = None,
-    stream: Streamed = False,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -117,6 +118,10 @@ def latent(
     workers: Workers = None,
     init: Annotated[
         Path | None, typer.Option(help="A model folder whose weights training goes on from.")
+    ] = None,
+    words: Annotated[
+        Path | None,
+        typer.Option("--text", help="A model folder whose text encoder and tokenizer are taken."),
     ] = None,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the network first (torch.compile).")
@@ -130,18 +135,19 @@ def latent(
     from suffuse.training import presets, stages
 
     chosen = _configured(presets.preset(presets.LATENTS, preset), config)
-    plan = _planned(chosen.plan, steps, batch, workers, data)
+    plan = _planned(chosen.plan, steps, batch, workers, None)  # its data are latents in memory
     asked = {"stage": "latent", "preset": preset, "data": data, "autoencoder": str(autoencoder)}
     _run(
-        lambda told: stages.latent_stage(
+        lambda told, device: stages.latent_stage(
             chosen,
             autoencoder,
             output,
             seed,
             data=data,
-            streaming=stream,
             compiled=compiled,
             init=init,
+            words=words,
+            device=device,
             note=told,
         ),
         Asked(replace(chosen, plan=plan), asked, output, seed, resume),
@@ -159,10 +165,14 @@ def _configured(preset: Any, config: Path | None) -> Any:
 def _planned(
     plan: Plan, steps: int | None, batch: int | None, workers: int | None, data: str | None
 ) -> Plan:
-    asked = {"steps": steps, "batch": batch, "workers": workers}
-    if workers is None and data is not None and not plan.workers:
-        asked["workers"] = 2  # pictures have to be read and decoded
-    return replace(plan, **{name: n for name, n in asked.items() if n is not None})
+    if workers is None:
+        workers = plan.workers or (0 if data is None else 2)  # pictures are read and decoded
+    return replace(
+        plan,
+        steps=plan.steps if steps is None else steps,
+        batch=plan.batch if batch is None else batch,
+        workers=workers,
+    )
 
 
 @dataclass(frozen=True)
@@ -176,7 +186,7 @@ class Asked:
     resume: bool
 
 
-def _run(make: Callable[[Callable[[str], None]], Stage], asked: Asked) -> None:
+def _run(make: Callable[[Callable[[str], None], torch.device], Stage], asked: Asked) -> None:
     from suffuse.training.checkpoint import check_output, checkpoints
     from suffuse.training.distributed import Team
     from suffuse.training.loop import train
@@ -194,11 +204,19 @@ def _run(make: Callable[[Callable[[str], None]], Stage], asked: Asked) -> None:
             stack.enter_context(bar)
         try:
             with team.first():
-                stage = make(told if team.main else lambda line: None)
+                stage = make(told if team.main else lambda line: None, team.device)
             if team.main:
                 _record(asked)
-            run = {"seed": asked.seed, "resume": asked.resume, "team": team}
-            train(stage, asked.preset.plan, output, report=_reporter(bar), note=told, **run)
+            train(
+                stage,
+                asked.preset.plan,
+                output,
+                seed=asked.seed,
+                resume=asked.resume,
+                report=_reporter(bar),
+                note=told,
+                team=team,
+            )
         except KeyboardInterrupt:
             kept = checkpoints(output)
             if not kept:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
@@ -15,7 +16,12 @@ T = TypeVar("T")
 
 def read_config(path: Path) -> dict[str, Any]:
     """The mapping in the file. Raises SuffuseError if it cannot be read or is none."""
-    readers = {".toml": _toml, ".yaml": _yaml, ".yml": _yaml, ".json": json.loads}
+    readers: dict[str, Callable[[str], Any]] = {
+        ".toml": _toml,
+        ".yaml": _yaml,
+        ".yml": _yaml,
+        ".json": json.loads,
+    }
     if path.suffix.lower() not in readers:
         raise SuffuseError(f"{path}: a config is a .toml, .yaml or .json file")
     try:
@@ -30,17 +36,23 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def _toml(text: str) -> Any:
-    try:
-        import tomllib
-    except ModuleNotFoundError:  # Python 3.10
-        import tomli as tomllib  # type: ignore[no-redef]
-    return tomllib.loads(text)
+    from importlib import import_module
+
+    return import_module("tomllib" if sys.version_info >= (3, 11) else "tomli").loads(text)
 
 
 def _yaml(text: str) -> Any:
     import yaml
 
     return yaml.safe_load(text)
+
+
+READERS: dict[str, Callable[[str], Any]] = {
+    ".toml": _toml,
+    ".yaml": _yaml,
+    ".yml": _yaml,
+    ".json": json.loads,
+}
 
 
 def configured(preset: T, values: Mapping[str, Any], where: str) -> T:

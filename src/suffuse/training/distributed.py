@@ -149,7 +149,9 @@ class Average:
         if not self.kept:
             return
         keep = min(decay, (1 + step) / (10 + step))
-        mine = list(self.nets.parameters()) if self.shards is None else self.shards
+        mine: list[Tensor] = list(self.nets.parameters())
+        if self.shards is not None:
+            mine = self.shards
         torch._foreach_lerp_(mine, [local(weight) for weight in self.live.parameters()], 1 - keep)
         for kept, now in zip(self.nets.buffers(), self.live.buffers(), strict=True):
             kept.copy_(now)
@@ -161,7 +163,12 @@ class Average:
             pairs = zip(self.nets.parameters(), self.shards, self.live.parameters(), strict=True)
             for mean, shard, weight in pairs:
                 assert isinstance(weight, DTensor)
-                shape = {"shape": weight.shape, "stride": weight.stride()}
-                again = DTensor.from_local(shard, weight.device_mesh, weight.placements, **shape)
+                again = DTensor.from_local(
+                    shard,
+                    weight.device_mesh,
+                    weight.placements,
+                    shape=weight.shape,
+                    stride=weight.stride(),
+                )
                 mean.copy_(again.full_tensor())
         return self.nets

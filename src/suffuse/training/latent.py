@@ -109,7 +109,7 @@ class LatentStage:
         count = len(self.data.latents)
         rng = np.random.default_rng((seed, step))
         places = np.arange(step * size, (step + 1) * size)
-        which = rng.integers(len(CAPTIONS), size=size)
+        which = rng.integers(self.data.ids.shape[1], size=size)
         dropped = torch.from_numpy(rng.random(size) < self.dropout)
         mine = rows or slice(None)
         places, which, dropped = places[mine], which[mine], dropped[mine]
@@ -121,7 +121,7 @@ class LatentStage:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0 = (batch.latents * self.scale).to(memory_format=torch.channels_last)
-        t = spread_timesteps(len(x0), self.schedule.T, generator)
+        t = spread_timesteps(len(x0), self.schedule.T, generator).to(x0.device)
         eps = normal(x0.shape, generator).to(x0)
         context = self.unet.prepare(self.text.embed(batch.ids))
         losses = simple(self.net, x0, context, self.schedule.at(t), eps, self.kind)

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 
-from suffuse.data.emoji import World
+from suffuse.data.folder import FolderStream
 from suffuse.data.sources import open_stream
 from suffuse.data.stream import EmojiStream, Stream
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.clip import ClipText
 from suffuse.networks.families import initialise, stable_diffusion
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
-from suffuse.text.bpe import save_tokenizer, train_bpe
-from suffuse.text.tokenizer import Tokenizer, load_tokenizer
+from suffuse.text.tokenizer import load_tokenizer
 from suffuse.training.autoencoder import AutoencoderStage, contact_sheet
-from suffuse.training.latent import LatentSet, LatentStage, encode_scenes
+from suffuse.training.encode import Note, kept_latents, learned_tokenizer
+from suffuse.training.latent import LatentStage
 from suffuse.training.presets import AutoencoderPreset, LatentPreset
 from suffuse.weights.folder import open_autoencoder
 from suffuse.weights.load import open_parts
@@ -50,9 +45,6 @@ PROMPTS = (
     "a big doughnut on turquoise",
     "a red circle above a cat on a white background",
 )
-
-
-Note = Callable[[str], None]
 
 
 def autoencoder_stage(
@@ -81,7 +73,8 @@ def autoencoder_stage(
         note(f"pictures are compared by {compares.source}")
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
-        save_autoencoder(_only(nets, "autoencoder"), folder)
+        said = compares.source if compares else None
+        save_autoencoder(_only(nets, "autoencoder"), folder, perceptual=said)
         if data is not None:
             preset.preprocess.save(folder)
 
@@ -104,17 +97,20 @@ def latent_stage(
     seed: int,
     *,
     data: str | None = None,
-    streaming: bool = False,
     compiled: bool = False,
     init: Path | None = None,
+    words: Path | None = None,
+    device: torch.device | str = "cpu",
     note: Note = lambda _: None,
 ) -> LatentStage:
     """The text-to-latent model of `preset` on the latents of the trained `autoencoder`.
 
     autoencoder: a folder that stage one or `save_parts` wrote
+    data: pictures that `open_stream` finds; None for the emoji world
     init: a model whose U-Net, text encoder and tokenizer training goes on from
+    words: a model whose text encoder and tokenizer it begins with
 
-    Encoded scenes and the tokenizer are kept in `output` for a resumed run. Raises SuffuseError.
+    Encoded pictures and the tokenizer are kept in `output` for a resumed run. Raises SuffuseError.
     """
     torch.manual_seed(seed)
     codec = open_autoencoder(autoencoder).requires_grad_(False)
@@ -123,46 +119,81 @@ def latent_stage(
             f"{autoencoder}: its latents have {codec.config.latent} channels, the preset's network "
             f"takes {preset.unet.in_channels}: train an autoencoder of the same preset"
         )
-    tokenizer = _tokenizer(preset, init, output, seed, note)
-    tower = ClipText(preset.text)
-    text = TextEncoder(tokenizer, tower)
+    pictures: FolderStream | None = None
+    if data is not None:
+        opened = open_stream(data, preset.preprocess)
+        assert isinstance(opened, FolderStream)  # as nothing else is picked by number
+        pictures = opened
+    text = _text(preset, init or words, pictures, output, seed, note)
     unet = initialise(stable_diffusion(preset.unet))
     channels_last(unet)
     if init is not None:
-        given = open_parts(init)
-        unet.load_state_dict(given.unet.state_dict())
-        tower.load_state_dict(given.text.state_dict())
-    data = _latents(codec, text, preset, output, seed, note)
+        _take(unet, open_parts(init).unet, init, "U-Net")
+    latents = kept_latents(
+        codec, text, preset, pictures, output, seed=seed, device=device, note=note
+    )
     sampling = from_config(dict(preset.scheduler))
 
     def system(nets: nn.ModuleDict) -> LatentDiffusion:
-        factor = codec.config.factor
         return LatentDiffusion(
             Parts(
                 unet=_only(nets, "unet"),
                 unet_config=preset.unet,
-                autoencoder=codec,
+                autoencoder=codec.to(next(nets.parameters()).device),
                 text=_only(nets, "text"),
-                tokenizer=tokenizer,
+                tokenizer=text.tokenizer,
                 sampling=sampling,
-                latent_scale=data.scale,
-                latent_size=(data.latents.shape[2], data.latents.shape[3]),
+                latent_scale=latents.scale,
+                latent_size=(latents.latents.shape[2], latents.latents.shape[3]),
                 defaults=Defaults(steps=preset.steps, guidance=preset.guidance),
-                info=Info(f"training run, f = {factor}", "made in memory"),
+                info=Info(f"training run, f = {codec.config.factor}", "made in memory"),
             )
         )
+
+    def export(nets: nn.ModuleDict, folder: Path) -> None:
+        save_parts(system(nets).parts, folder)
+        if pictures is not None:
+            preset.preprocess.save(folder)
 
     return LatentStage(
         unet,
         text,
-        data,
+        latents,
         sampling.schedule,
         kind=sampling.kind,
         dropout=preset.dropout,
         compiled=compiled,
         sample=lambda nets, path: _sheet(system(nets), path),
-        export=lambda nets, folder: save_parts(system(nets).parts, folder),
+        export=export,
     )
+
+
+def _text(
+    preset: LatentPreset,
+    source: Path | None,
+    pictures: FolderStream | None,
+    output: Path,
+    seed: int,
+    note: Note,
+) -> TextEncoder:
+    """Text encoder and tokenizer of the model `source`, or fresh ones."""
+    if source is None and not preset.text_trained:
+        raise SuffuseError(
+            "this preset leaves the text encoder as it is: name a model that has it with --text"
+        )
+    tower = ClipText(preset.text)
+    if source is None:
+        return TextEncoder(learned_tokenizer(preset, pictures, output, seed, note), tower)
+    _take(tower, open_parts(source).text, source, "text encoder")
+    tower.requires_grad_(preset.text_trained)
+    return TextEncoder(load_tokenizer(source / "tokenizer"), tower)
+
+
+def _take(net: nn.Module, given: nn.Module, source: Path, what: str) -> None:
+    try:
+        net.load_state_dict(given.state_dict())
+    except RuntimeError as error:
+        raise SuffuseError(f"{source}: its {what} has another shape than the preset's") from error
 
 
 def _only(nets: nn.ModuleDict, name: str) -> Any:
@@ -174,59 +205,3 @@ def _sheet(system: LatentDiffusion, path: Path) -> None:
     for i, prompt in enumerate(PROMPTS):
         pictures += system.generate(Request(prompt, seed=i))
     contact_sheet([np.stack([np.asarray(p) for p in pictures])], path)
-
-
-def _tokenizer(
-    preset: LatentPreset, init: Path | None, output: Path, seed: int, note: Note
-) -> Tokenizer:
-    if init is not None:
-        return load_tokenizer(init / "tokenizer")
-    folder = output / "tokenizer"
-    if not (folder / "tokenizer.json").exists():
-        note("learning the tokenizer from captions")
-        captions = _captions(preset.world, seed, preset.captions)
-        save_tokenizer(train_bpe(captions, preset.text.vocab), folder, preset.text.context)
-    return load_tokenizer(folder)
-
-
-def _captions(world: World, seed: int, scenes: int) -> list[str]:
-    said = []
-    for i in range(scenes):
-        rng = np.random.default_rng((seed, i))
-        scene = world.scene(rng)
-        said += [scene.caption("en", rng), scene.caption("ko", rng)]
-    return said
-
-
-def _latents(
-    codec: Autoencoder,
-    text: TextEncoder,
-    preset: LatentPreset,
-    output: Path,
-    seed: int,
-    note: Note,
-) -> LatentSet:
-    """The encoded scenes of the run: those kept in `output`, if they are the same."""
-    path = output / "latents.safetensors"
-    origin = {"of": _fingerprint(codec, text, preset, seed)}
-    if path.exists():
-        with safe_open(path, "pt") as kept:
-            if kept.metadata() == origin:
-                return LatentSet(kept.get_tensor("latents"), kept.get_tensor("ids"))
-        note(f"{path} is of another autoencoder, tokenizer or seed: encoding anew")
-    note(f"encoding {preset.scenes} scenes")
-    data = encode_scenes(codec, text, preset.world, preset.scenes, seed=seed)
-    output.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    save_file({"latents": data.latents, "ids": data.ids}, temporary, origin)
-    temporary.replace(path)
-    return data
-
-
-def _fingerprint(codec: Autoencoder, text: TextEncoder, preset: LatentPreset, seed: int) -> str:
-    """What the encoded scenes depend on, as one hash."""
-    digest = hashlib.sha256(repr((seed, preset.scenes, preset.world)).encode())
-    digest.update(text.tokenizer.backend.to_str().encode())
-    for weight in codec.encoder.state_dict().values():
-        digest.update(weight.contiguous().numpy().tobytes())
-    return digest.hexdigest()
