@@ -1,6 +1,7 @@
 """Stage one: its loss, its start and its gradients."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,8 @@ from suffuse.training.autoencoder import (
     to_pictures,
     to_tensor,
 )
+from suffuse.training.loop import train
+from suffuse.training.plan import Plan
 from suffuse.training.reconstruction import Losses, laplacian_loss
 
 TINY = AutoencoderConfig(channels=(32,), blocks=1, patch=8, latent=6, quant=False, shortcut=True)
@@ -192,6 +195,34 @@ def test_codes_learn(average):
     assert {"codebook", "perplexity", "alive", "psnr"} <= set(numbers)
     state = trained.nets.state_dict()
     assert any(name.endswith("usage") for name in state)
+
+
+@pytest.mark.parametrize("average", [False, True])
+def test_a_run_that_was_stopped_is_the_same_run(average, tmp_path):
+    """Both optimizers, the codes' averages, the discriminator's statistics: nothing is lost."""
+    plan = Plan(steps=4, batch=2, warmup=1, save_every=2, sample_every=9, log_every=9)
+    losses = replace(EVERY, start=1)
+
+    def fresh() -> AutoencoderStage:
+        return stage(replace(SMALL, codes=16), losses, average=average)
+
+    whole = fresh()
+    train(whole, plan, tmp_path / "whole")
+    stopped, batch = fresh(), AutoencoderStage.batch
+
+    def fail(step: int, *rest: Any) -> Any:
+        if step == 2:
+            raise RuntimeError("the power fails")
+        return batch(stopped, step, *rest)
+
+    stopped.batch = fail
+    with pytest.raises(RuntimeError, match="power"):
+        train(stopped, plan, tmp_path / "parts")
+    resumed = fresh()
+    train(resumed, plan, tmp_path / "parts", resume=True)
+    assert len(whole.nets.state_dict()) > 50
+    for name, want in whole.nets.state_dict().items():
+        assert torch.equal(resumed.nets.state_dict()[name], want), name
 
 
 def test_samples_are_drawn(tmp_path):

@@ -22,7 +22,8 @@ from suffuse.networks.blocks import channels_last
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.training.autoencoder import contact_sheet, to_tensor
 from suffuse.training.draw import normal, uniform
-from suffuse.training.loop import Plan, Report, train
+from suffuse.training.loop import Report, train
+from suffuse.training.plan import Plan
 from suffuse.weights.perceptual import save_features
 
 FILE = "features.safetensors"

@@ -116,8 +116,11 @@ LDM_LOSSES = Losses(
     reduction="sum", perceptual=1.0, logvar=0.0, adversarial=0.5, start=50_001, bands=0.0
 )
 # The VQ models have the losses of VQGAN (2012.09841); their discriminator's start and weight are
-# those of taming-transformers' custom_vqgan.yaml.
-VQ_LOSSES = Losses(perceptual=1.0, adversarial=0.8, start=10_000, bands=0.0, commitment=0.25)
+# those of taming-transformers' custom_vqgan.yaml. There the weight of 0.25 stands at the codebook's
+# term and not, as in the paper, at the commitment's (`legacy` in its quantize.py).
+VQ_LOSSES = Losses(
+    perceptual=1.0, adversarial=0.8, start=10_000, bands=0.0, codebook=0.25, commitment=1.0
+)
 
 
 def _ldm(
