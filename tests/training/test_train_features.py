@@ -6,7 +6,8 @@ import torch
 from PIL import Image
 
 from suffuse.data.emoji import World
-from suffuse.training.features import FILE, FeatureStage, label_names, labels
+from suffuse.training.features import FILE, FeatureStage, label_names, labels, train_features
+from suffuse.training.plan import Plan
 from suffuse.weights.perceptual import open_perceptual
 
 WORLD = World(objects=4, shapes=False)
@@ -42,3 +43,9 @@ def test_it_learns_and_what_it_learned_is_opened(tmp_path):
     net = open_perceptual(tmp_path / "model" / FILE)
     near = net(batch.images, (batch.images + 0.02).clamp(-1, 1))
     assert (near < net(batch.images, batch.images.flip(0))).all()
+
+
+def test_the_function_leaves_a_file(tmp_path):
+    plan = Plan(steps=2, batch=2, warmup=1, save_every=2, sample_every=2)
+    path = train_features(str(tmp_path), WORLD, plan)
+    assert open_perceptual(path).stack.config.labels == len(label_names(WORLD))

@@ -8,6 +8,7 @@ loss of autoencoders, and as the features that sets of pictures are compared by.
 from __future__ import annotations
 
 from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -103,7 +104,7 @@ class FeatureStage:
 
 
 def train_features(
-    output: Path,
+    output: str | PathLike[str],
     world: World | None = None,
     plan: Plan = PLAN,
     *,
@@ -116,5 +117,6 @@ def train_features(
     Raises SuffuseError as `training.loop.train` does.
     """
     stage = FeatureStage(world or World(), seed=seed)
-    train(stage, plan, output, seed=seed, resume=resume, report=report)
-    return output / "model" / FILE
+    folder = Path(output)
+    train(stage, plan, folder, seed=seed, resume=resume, report=report)
+    return folder / "model" / FILE
