@@ -67,6 +67,7 @@ def test_other_errors_come_through() -> None:
 def test_a_worker_that_dies_is_said() -> None:
     def make(step: int) -> int:
         if step == 3:
+            time.sleep(0.5)  # until what came before has been sent
             os.kill(os.getpid(), signal.SIGKILL)
         return step
 

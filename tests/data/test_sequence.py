@@ -40,9 +40,10 @@ def source(request, place, tmp_path) -> Source:
     if request.param == "saved":
         made.save_to_disk(tmp_path / "saved")
         return Source(str(tmp_path / "saved"))
+    (tmp_path / "parquet").mkdir()
     for i in range(3):
-        made.shard(3, i).to_parquet(tmp_path / f"{i}.parquet")
-    return Source(str(tmp_path))
+        made.shard(3, i).to_parquet(tmp_path / "parquet" / f"{i}.parquet")
+    return Source(str(tmp_path / "parquet"))
 
 
 def numbers(batch) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -45,13 +46,18 @@ def batches(
         return
     telling = stream if isinstance(stream, Telling) else None
     arriving = _start(_Made(make, telling), range(start, stop), workers, ahead)
-    for _ in range(start, stop):
-        made, told, failure = _next(arriving)
-        if failure is not None:
-            raise SuffuseError(failure)
-        if telling is not None:
-            telling.hear(told)
-        yield made
+    try:
+        for _ in range(start, stop):
+            made, told, failure = _next(arriving)
+            if failure is not None:
+                raise SuffuseError(failure)
+            if telling is not None:
+                telling.hear(told)
+            yield made
+    finally:
+        # torch does this when the iterator is collected. An exception's traceback puts that off,
+        # and then the pipes may be gone that tell workers to end.
+        arriving._shutdown_workers()
 
 
 class _Made(Generic[T]):
@@ -69,23 +75,25 @@ class _Made(Generic[T]):
         return made, {} if self.stream is None else self.stream.tell(), None
 
 
-def _start(made: _Made[T], steps: range, workers: int, ahead: int) -> Iterator[Any]:
+def _start(made: _Made[T], steps: range, workers: int, ahead: int) -> Any:
     import torch
     from torch.utils.data import DataLoader
 
-    loader: DataLoader[Any] = DataLoader(
-        made,  # type: ignore[arg-type]  # torch asks for its own base class and uses no part of it
-        sampler=steps,
-        batch_size=None,
-        num_workers=min(workers, len(steps)),
-        collate_fn=_as_it_is,
-        worker_init_fn=_deaf,
-        prefetch_factor=ahead,
-        generator=torch.Generator(),  # else starting workers would draw from the global one
-    )
+    options: dict[str, Any] = {
+        "sampler": steps,
+        "batch_size": None,
+        "num_workers": min(workers, len(steps)),
+        "collate_fn": _as_it_is,
+        "worker_init_fn": _deaf,
+        "prefetch_factor": ahead,
+        "generator": torch.Generator(),  # else starting workers would draw from the global one
+    }
     here = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if here and hasattr(signal, "SIGCHLD") else None
-    arriving = iter(loader)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # more workers than cores were asked for
+        # torch asks for its own base class and uses no part of it.
+        arriving = iter(DataLoader(made, **options))  # type: ignore[arg-type]
     if before is not None:
         # torch reports the death of a worker by raising from a signal handler, in the middle of
         # whatever runs: of a training step, or of writing a checkpoint. We learn of it when the
@@ -94,7 +102,7 @@ def _start(made: _Made[T], steps: range, workers: int, ahead: int) -> Iterator[A
     return arriving
 
 
-def _next(arriving: Iterator[Any]) -> Any:
+def _next(arriving: Any) -> Any:
     try:
         return next(arriving)
     except RuntimeError as error:
