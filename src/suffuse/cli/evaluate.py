@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suffuse.cli.console import Bar, Debug, say
+from suffuse.cli.console import Bar, Debug
+from suffuse.cli.evaluate_images import images
+from suffuse.cli.evaluate_reconstruction import reconstruction
+from suffuse.cli.report import AsJson, Overwrite, ReportCommand, check_new, tell
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
@@ -18,15 +20,15 @@ if TYPE_CHECKING:
 
     from suffuse.evaluation.prompts import Prompt, PromptScores, Verdict
 
-app = typer.Typer(no_args_is_help=True, help="Measure a model.")
+app = typer.Typer(no_args_is_help=True, help="Measure models and pictures.")
 
 
 @app.callback()
 def _evaluate() -> None:
-    """Measure a model."""
+    """Measure models and pictures."""
 
 
-@app.command()
+@app.command(cls=ReportCommand)
 def prompts(
     model: Annotated[
         str | None,
@@ -44,7 +46,8 @@ def prompts(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     keep: Annotated[Path | None, typer.Option(help="Folder to keep the pictures in.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: AsJson = None,
+    overwrite: Overwrite = False,
     debug: Debug = False,
 ) -> None:
     """Score pictures of emoji scenes that were never trained on.
@@ -57,6 +60,7 @@ def prompts(
     if lang not in ("en", "ko", "both"):
         raise SuffuseError(f"lang must be en, ko or both, not {lang!r}")
     Request("any", steps=steps, guidance=guidance, sampler=sampler, seed=seed, n=n).check()
+    check_new(as_json, overwrite)
     kept = None if keep is None else Destination(keep, n, overwrite=False)
     if kept is not None:
         kept.prepare()
@@ -84,26 +88,19 @@ def prompts(
                 system, world, n, language, seed, steps, guidance, sampler, show, save
             )
     answer = {"model": system.info.name, "n": n, "seed": seed, "objects": world.objects}
-    _print(answer, scores, as_json)
+    _tell(answer, scores, as_json)
 
 
-def _print(answer: dict[str, Any], scores: dict[str, PromptScores], as_json: bool) -> None:
-    from suffuse.cli.table import show
-
+def _tell(answer: dict[str, Any], scores: dict[str, PromptScores], as_json: str | None) -> None:
+    shown, values = dict(answer), dict(answer)
     for language, found in scores.items():
         shares = {f.name: getattr(found, f.name) for f in fields(found) if f.name != "verdicts"}
-        if as_json:
-            shares = {name: None if math.isnan(x) else x for name, x in shares.items()}
-            answer[language] = {**shares, "verdicts": [_verdict(v) for v in found.verdicts]}
-        else:
-            answer[language] = {
-                name.removesuffix("_accuracy"): "none asked" if math.isnan(x) else f"{x:.1%}"
-                for name, x in shares.items()
-            }
-    if as_json:
-        say(json.dumps(answer, ensure_ascii=False))
-    else:
-        show(answer)
+        values[language] = {**shares, "verdicts": [_verdict(v) for v in found.verdicts]}
+        shown[language] = {
+            name.removesuffix("_accuracy"): "none asked" if math.isnan(x) else f"{x:.1%}"
+            for name, x in shares.items()
+        }
+    tell(shown, values, as_json)
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -114,3 +111,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "background": verdict.background,
         "background_right": verdict.background_right,
     }
+
+
+app.command(cls=ReportCommand)(images)
+app.command(cls=ReportCommand)(reconstruction)

@@ -88,12 +88,13 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
 
 
 def open_autoencoder(folder: Path, place: Place | None = None) -> Autoencoder:
-    """The autoencoder of a model folder, or one that `save_autoencoder` wrote.
+    """The autoencoder of a model folder, or one that `save_autoencoder` wrote, or one's own folder.
 
     Raises SuffuseError naming the file and what is wrong with it.
     """
-    raw = read_json(folder / "vae" / "config.json")
-    return _autoencoder(folder / "vae", raw, _read_own(folder), place or Place())
+    inside = folder if (folder / "config.json").is_file() else folder / "vae"
+    raw = read_json(inside / "config.json")
+    return _autoencoder(inside, raw, _read_own(folder), place or Place())
 
 
 def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> Autoencoder:

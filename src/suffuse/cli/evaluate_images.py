@@ -1,0 +1,182 @@
+"""`suffuse evaluate images`: generated pictures against real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from suffuse.cli.console import Bar, Debug, note
+from suffuse.cli.report import (
+    AsJson,
+    Batch,
+    Device,
+    Features,
+    Overwrite,
+    PortName,
+    at_least_one,
+    check_new,
+    number,
+    tell,
+)
+from suffuse.errors import SuffuseError
+
+if TYPE_CHECKING:
+    from suffuse.evaluation.clip import Clip
+    from suffuse.evaluation.features import Look, Network
+    from suffuse.evaluation.pictures import Pictures
+    from suffuse.evaluation.sets import SetScores
+    from suffuse.evaluation.statistics import Statistics
+
+
+def images(
+    generated: Annotated[Path, typer.Option(help="Folder, or .npz, of generated pictures.")],
+    reference: Annotated[Path, typer.Option(help="Folder, or .npz of pictures or statistics.")],
+    features: Features = None,
+    port: PortName = "pytorch-fid",
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", help="Only the first so many of each.")
+    ] = None,
+    save_statistics: Annotated[
+        Path | None, typer.Option(help="Keep the reference's statistics, an .npz.")
+    ] = None,
+    clip: Annotated[
+        str | None, typer.Option(help="A CLIP in transformers' layout: score captions too.")
+    ] = None,
+    batch: Batch = 32,
+    device: Device = "auto",
+    as_json: AsJson = None,
+    overwrite: Overwrite = False,
+    debug: Debug = False,
+) -> None:
+    """Compare generated pictures with real ones.
+
+    FID, sFID, Inception Score, precision, recall and, with --clip, CLIP score.
+    """
+    at_least_one(n=n, batch=batch)
+    if save_statistics is not None and save_statistics.suffix != ".npz":
+        raise SuffuseError(f"statistics are an .npz: name '{save_statistics}' something.npz")
+    for path in (as_json, save_statistics):
+        check_new(path, overwrite)
+    sets = _open_sets(generated, reference, n)
+    if save_statistics is not None and sets.reference is None:
+        raise SuffuseError(f"'{reference}' holds statistics already, and nothing to make them of")
+
+    from suffuse.evaluation.features import open_network
+    from suffuse.evaluation.metrics import require_metrics
+    from suffuse.evaluation.sets import compare
+    from suffuse.systems.latent import choose_device
+
+    require_metrics()
+    place = choose_device(device)
+    network = open_network(features, port, place)
+    judge = _open_clip(clip, sets.generated, place)
+    with Bar() as bar:
+        ours, theirs = _look(sets, network, batch, bar)
+        scores = compare(network, ours, theirs, sets.statistics)
+        said = None if judge is None else _clip_score(judge, sets.generated, bar)
+    if save_statistics is not None and theirs is not None:
+        theirs.statistics.save(save_statistics)
+        note(f"wrote {save_statistics}")
+    _tell(sets, network, scores, said, as_json)
+
+
+@dataclass
+class _Sets:
+    """What `images` was given."""
+
+    where: dict[str, str]
+    generated: Pictures
+    reference: Pictures | None
+    statistics: Statistics | None
+
+    @property
+    def pictures(self) -> dict[str, Pictures]:
+        found = {"generated": self.generated}
+        return found if self.reference is None else {**found, "reference": self.reference}
+
+
+def _open_sets(generated: Path, reference: Path, n: int | None) -> _Sets:
+    from suffuse.evaluation.pictures import open_pictures
+    from suffuse.evaluation.sets import load_statistics
+
+    ours = open_pictures(generated, n)
+    if ours is None:
+        raise SuffuseError(f"'{generated}' holds no pictures: those of an .npz are called arr_0")
+    theirs, known = open_pictures(reference, n), load_statistics(reference)
+    if theirs is None and known is None:
+        raise SuffuseError(f"'{reference}' holds neither pictures (arr_0) nor statistics (mu)")
+    where = {"generated": str(generated), "reference": str(reference)}
+    return _Sets(where, ours, theirs, known)
+
+
+def _look(sets: _Sets, network: Network, batch: int, bar: Bar) -> tuple[Look, Look | None]:
+    from suffuse.evaluation.features import look
+
+    total, before = sum(map(len, sets.pictures.values())), len(sets.generated)
+
+    def show(done: int) -> None:
+        bar.step("looking at pictures", done, total)
+
+    ours = look(network, sets.generated, batch=batch, progress=show)
+    if sets.reference is None:
+        return ours, None
+    return ours, look(network, sets.reference, batch=batch, progress=lambda i: show(before + i))
+
+
+def _open_clip(source: str | None, pictures: Pictures, device: Any) -> Clip | None:
+    from suffuse.evaluation.clip import open_clip
+    from suffuse.evaluation.pictures import FolderPictures
+
+    if source is None:
+        return None
+    if not isinstance(pictures, FolderPictures):
+        raise SuffuseError("a CLIP score needs captions, which the pictures of an .npz do not have")
+    return open_clip(source, device)
+
+
+def _clip_score(judge: Clip, pictures: Any, bar: Bar) -> dict[str, Any]:
+    def pairs() -> Iterator[Any]:
+        for i, (image, caption) in enumerate(pictures.pairs()):
+            if caption:
+                yield image, caption
+            bar.step("comparing with captions", i + 1, len(pictures))
+
+    scores = judge.scores(pairs())
+    if not len(scores):
+        raise SuffuseError(
+            f"none of the pictures in '{pictures.root}' has a caption: a CLIP score needs "
+            "metadata.jsonl, text files beside them, or pictures made by Suffuse"
+        )
+    return {"model": judge.source, "score": float(scores.mean()), "pictures": len(scores)}
+
+
+def _tell(
+    sets: _Sets,
+    network: Network,
+    scores: SetScores,
+    said: dict[str, Any] | None,
+    as_json: str | None,
+) -> None:
+    for them in sets.pictures.values():
+        if broken := them.broken.notice():
+            note(broken)
+    for line in scores.notes:
+        note(line)
+    counts = {name: len(them) - len(them.broken.found) for name, them in sets.pictures.items()}
+    head = {**sets.where, "pictures": counts, "network": network.source}
+    values = {**head, "identity": network.identity, **asdict(scores), "clip": said}
+    spread = f" ± {scores.inception_score_deviation or 0:.3f}"
+    shown = {
+        **head,
+        "FID": number(scores.fid),
+        "sFID": number(scores.sfid),
+        "Inception Score": number(scores.inception_score, spread),
+        "precision": number(scores.precision),
+        "recall": number(scores.recall),
+        "CLIP score": None if said is None else number(said["score"], f" ({said['model']})"),
+    }
+    tell(shown, values, as_json)
