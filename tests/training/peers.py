@@ -4,7 +4,9 @@ Not a test itself: test_distributed.py starts it.
 """
 
 import os
+import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -69,9 +71,21 @@ class Denoise:
         torch.save(nets.state_dict(), folder / "nets.pt")
 
 
+class Called(Denoise):
+    """One of the processes is asked to stop in the fourth step; all of them have to."""
+
+    def batch(self, step, size, seed, rows=None):
+        if step == 3 and os.environ["RANK"] == "1":
+            signal.raise_signal(signal.SIGTERM)
+        return super().batch(step, size, seed, rows)
+
+
 if __name__ == "__main__":
     output = Path(sys.argv[1])
     torch.set_num_threads(1)
     train(Denoise(), PLAN, output / "replicated")
+    with suppress(KeyboardInterrupt):
+        train(Called(), PLAN, output / "resumed")
     os.environ["ACCELERATE_USE_FSDP"] = "true"
     train(Denoise(), PLAN, output / "sharded")
+    train(Denoise(), PLAN, output / "resumed", resume=True)

@@ -35,7 +35,8 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Two real processes, talking over gloo: first with whole networks, then with shards."""
+    """Two real processes, talking over gloo: with whole networks, with shards, and a run that was
+    stopped while it had the one and went on with the other."""
     output = tmp_path_factory.mktemp("two")
     script = Path(__file__).with_name("peers.py")
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -61,7 +62,7 @@ def test_two_processes_give_the_curve_of_one(kind, one, two):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["replicated", "sharded"])
+@pytest.mark.parametrize("kind", ["replicated", "sharded", "resumed"])
 def test_checkpoints_do_not_tell_how_many_wrote_them(kind, one, two, tmp_path):
     ours, theirs = _last(one), _last(two / kind)
     assert theirs["step"] == 8
@@ -73,6 +74,7 @@ def test_checkpoints_do_not_tell_how_many_wrote_them(kind, one, two, tmp_path):
             again = theirs["optimizers"][group]["state"][index]["exp_avg"]
             assert torch.allclose(entry["exp_avg"], again, atol=2e-4)
     assert (two / kind / "model" / "nets.pt").exists()
+    assert [path.name for path in checkpoints(two / kind)] == ["0000004.pt", "0000008.pt"]
 
 
 def test_one_process_takes_parts_of_a_batch(one, tmp_path):

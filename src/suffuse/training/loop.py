@@ -76,7 +76,7 @@ def train(
                     run.save(must=stop or run.step == plan.steps)
                 if stop:
                     raise KeyboardInterrupt
-        except BaseException:
+        except Exception:
             run.rescue()
             raise
     nets = run.ema.collect()
