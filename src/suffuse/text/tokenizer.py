@@ -9,7 +9,8 @@ and pad a window are named beside it.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Tokenizer:
     eos: int
     pad: int
     window: int = CLIP_WINDOW  # tokens, begin and end included
+    # A word learned as several tokens is written as the first of them, which stands for all.
+    runs: Mapping[int, tuple[int, ...]] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         if self.window < 3:
@@ -51,7 +54,24 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, without begin and end."""
-        return self.backend.encode(text, add_special_tokens=False).ids
+        ids = self.backend.encode(text, add_special_tokens=False).ids
+        return [one for i in ids for one in self.runs.get(i, (i,))] if self.runs else ids
+
+    def with_word(self, word: str, count: int = 1) -> tuple[Tokenizer, int]:
+        """A tokenizer that knows one word more, and the first of the `count` ids it gets.
+
+        The tokens are called `word`, `word_1`, `word_2` …, as diffusers calls them. Raises
+        SuffuseError when the word is a token already.
+        """
+        names = [word, *(f"{word}_{i}" for i in range(1, count))]
+        known = [name for name in names if self.backend.token_to_id(name) is not None]
+        if known or not word.strip():
+            raise SuffuseError(f"{word!r} cannot be a new word: the tokenizer has it already")
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.add_tokens([AddedToken(name) for name in names])
+        ids = tuple(backend.token_to_id(name) for name in names)
+        runs = self.runs if count == 1 else {**self.runs, ids[0]: ids}
+        return replace(self, backend=backend, runs=runs), ids[0]
 
     def windows(self, text: str) -> NDArray[np.int64]:
         """A text as (W, window) ids: as many windows as it needs, each with begin, end and padding.
