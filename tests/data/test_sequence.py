@@ -99,6 +99,17 @@ def test_a_position_spares_reading_what_came_before(place, monkeypatch) -> None:
     assert numbers(again.batch(1, 3, 9)) == numbers(stream.batch(1, 3, 9))
 
 
+def test_a_look_back_does_not_lose_the_place(place) -> None:
+    stream = SequenceStream(Source(str(place)).sequence(), PLAIN, block=3)
+    want = [numbers(stream.batch(step, 3, 0)) for step in range(6)]
+    before = stream.position()
+    samples = [numbers(stream.batch(0, 4, seed)) for seed in (0, 1, 0)]
+    assert samples[0] == samples[2] != samples[1]
+    assert samples[0][:3] == want[0]
+    assert stream.position() == before
+    assert numbers(stream.batch(5, 3, 0)) == want[5]
+
+
 def test_a_broken_picture_is_replaced_by_one_of_its_block(tmp_path) -> None:
     from pictures import _add, encoded, tarfile
 

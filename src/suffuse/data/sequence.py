@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -67,83 +67,31 @@ class Position:
     row: int = 0  # within that shard
 
 
-@dataclass(frozen=True)
-class _Block:
+class _Block(NamedTuple):
     at: Position
     rows: list[Row]  # shuffled
     after: Position
 
-    def __contains__(self, place: int) -> bool:
+    def holds(self, place: int) -> bool:
         return self.at.start <= place < self.after.start
 
 
-class SequenceStream:
-    """`sequence`, shuffled in blocks, brought to size by `preprocess`, over and over.
+class _Reader:
+    """Reads on from a position, block by block."""
 
-    Every process reads all of the sequence and decodes its own rows alone: reading costs little
-    beside decoding. A picture that cannot be read is replaced by the next of its block.
-    """
-
-    def __init__(self, sequence: Sequence, preprocess: Preprocess, block: int = BLOCK) -> None:
-        if preprocess.buckets is not None:
-            raise SuffuseError(f"{sequence.where}: buckets cannot be streamed; leave out streaming")
-        self.sequence, self.preprocess, self.size = sequence, preprocess, block
-        self.broken = Broken()
-        self._block: _Block | None = None
+    def __init__(self, sequence: Sequence, size: int, at: Position) -> None:
+        self.sequence, self.size = sequence, size
         self._walk: Iterator[tuple[Row, int, int]] | None = None  # goes on where the block ends
-        self._known: Position | None = None
+        self.block = self._read(at)
 
-    @property
-    def identity(self) -> str:
-        """Two streams of one identity give the same pictures."""
-        return f"{self.sequence.identity} {self.preprocess} block {self.size}"
+    def reaches(self, place: int, seed: int) -> bool:
+        return self.block.at.seed == seed and self.block.at.start <= place
 
-    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Examples:
-        wanted = range(step * size, (step + 1) * size)[rows or slice(None)]
-        found = [self._example(self._find(place, seed), place) for place in wanted]
-        side = self.preprocess.size
-        pictures = np.empty((len(found), side, side, 3), np.uint8)
-        for i, (pixels, _) in enumerate(found):
-            pictures[i] = pixels
-        return Examples(pictures, [caption for _, caption in found])
-
-    def position(self) -> dict[str, int] | None:
-        """For `seek`: plain numbers, or None before the first batch."""
-        at = self._place()
-        return None if at is None else asdict(at)
-
-    def seek(self, position: dict[str, int]) -> None:
-        """Spares reading what comes before `position`. Batches are the same without it."""
-        self._known, self._block, self._walk = Position(**position), None, None
-
-    def tell(self) -> dict[str, Any]:
-        return {"broken": self.broken.tell(), "position": self.position()}
-
-    def hear(self, told: dict[str, Any]) -> None:
-        self.broken.hear(told["broken"])
-        if told["position"] is not None:
-            self.seek(told["position"])
-
-    def __getstate__(self) -> dict[str, Any]:
-        # What is being read cannot travel to another process, which reads on its own.
-        return {**self.__dict__, "_known": self._place(), "_block": None, "_walk": None}
-
-    def _place(self) -> Position | None:
-        return self._known if self._block is None else self._block.at
-
-    def _find(self, place: int, seed: int) -> _Block:
+    def find(self, place: int) -> _Block:
         """The block that the picture number `place` of the run is in."""
-        block = self._block
-        if block is None or block.at.seed != seed or place < block.at.start:
-            known = self._known
-            if known is None or known.seed != seed or known.start > place:
-                known = Position(seed)
-            self._walk = None
-            block = self._read(known)
-        while place not in block:
-            block = self._read(block.after)
-        self._block = block
-        return block
+        while not self.block.holds(place):
+            self.block = self._read(self.block.after)
+        return self.block
 
     def _read(self, at: Position) -> _Block:
         """The block that begins at `at`: the next of the walk under way, or of a new one."""
@@ -170,6 +118,73 @@ class SequenceStream:
             rows = enumerate(self.sequence.read(int(order[shard])), 1)
             yield from ((row, shard, index) for index, row in islice(rows, skip, None))
             skip = 0
+
+
+class SequenceStream:
+    """`sequence`, shuffled in blocks, brought to size by `preprocess`, over and over.
+
+    Every process reads all of the sequence and decodes its own rows alone: reading costs little
+    beside decoding. A picture that cannot be read is replaced by the next of its block.
+    """
+
+    def __init__(self, sequence: Sequence, preprocess: Preprocess, block: int = BLOCK) -> None:
+        if preprocess.buckets is not None:
+            raise SuffuseError(f"{sequence.where}: buckets cannot be streamed; leave out streaming")
+        self.sequence, self.preprocess, self.size = sequence, preprocess, block
+        self.broken = Broken()
+        self._known: Position | None = None
+        self._reader: _Reader | None = None
+        self._aside: _Reader | None = None  # for a look back that must not lose the place
+
+    @property
+    def identity(self) -> str:
+        """Two streams of one identity give the same pictures."""
+        return f"{self.sequence.identity} {self.preprocess} block {self.size}"
+
+    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Examples:
+        wanted = range(step * size, (step + 1) * size)[rows or slice(None)]
+        found = [self._example(self._find(place, seed), place) for place in wanted]
+        side = self.preprocess.size
+        pictures = np.empty((len(found), side, side, 3), np.uint8)
+        for i, (pixels, _) in enumerate(found):
+            pictures[i] = pixels
+        return Examples(pictures, [caption for _, caption in found])
+
+    def position(self) -> dict[str, int] | None:
+        """For `seek`: plain numbers, or None before the first batch."""
+        at = self._place()
+        return None if at is None else asdict(at)
+
+    def seek(self, position: dict[str, int]) -> None:
+        """Spares reading what comes before `position`. Batches are the same without it."""
+        self._known, self._reader = Position(**position), None
+
+    def tell(self) -> dict[str, Any]:
+        return {"broken": self.broken.tell(), "position": self.position()}
+
+    def hear(self, told: dict[str, Any]) -> None:
+        self.broken.hear(told["broken"])
+        if told["position"] is not None:
+            self.seek(told["position"])
+
+    def __getstate__(self) -> dict[str, Any]:
+        # What is being read cannot travel to another process, which reads on its own.
+        return {**self.__dict__, "_known": self._place(), "_reader": None, "_aside": None}
+
+    def _place(self) -> Position | None:
+        return self._known if self._reader is None else self._reader.block.at
+
+    def _find(self, place: int, seed: int) -> _Block:
+        """The block that the picture number `place` of the run is in."""
+        for reader in (self._reader, self._aside):
+            if reader is not None and reader.reaches(place, seed):
+                return reader.find(place)
+        at = self._known or Position(seed)
+        if self._reader is None and at.seed == seed and at.start <= place:
+            self._reader = _Reader(self.sequence, self.size, at)
+            return self._reader.find(place)
+        self._aside = _Reader(self.sequence, self.size, Position(seed))
+        return self._aside.find(place)
 
     def _example(self, block: _Block, place: int) -> tuple[np.ndarray, str]:
         first = place - block.at.start
