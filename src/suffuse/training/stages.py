@@ -109,7 +109,9 @@ def latent_stage(
                 sampling=sampling,
                 latent_scale=data.scale,
                 latent_size=(data.latents.shape[2], data.latents.shape[3]),
-                defaults=Defaults(steps=preset.steps, guidance=preset.guidance),
+                defaults=Defaults(
+                    steps=preset.steps, guidance=preset.guidance, objects=preset.world.objects
+                ),
                 info=Info(f"training run, f = {factor}", "made in memory"),
             )
         )
