@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from suffuse.cli.console import say
@@ -50,7 +50,15 @@ def _rows(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, st
             if value:
                 yield label, ", ".join(map(_plain, value))
         elif value is not None and value != "":
-            yield label, str(value) if name == "seed" else _plain(value)
+            yield label, _SHOWN.get(str(name), _plain)(value)
+
+
+def _size(count: int) -> str:
+    """Bytes as people and shops count them, in powers of a thousand."""
+    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _plain(value: Any) -> str:
@@ -61,3 +69,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)
+
+
+_SHOWN: Mapping[str, Callable[[Any], str]] = {"seed": str, "bytes": _size}

@@ -81,7 +81,7 @@ LATENTS = {
             context=192,
         ),
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
-        Plan(steps=13_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
+        Plan(steps=11_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
         scenes=24_576,
     ),
     "toy": LatentPreset(

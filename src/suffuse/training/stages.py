@@ -24,7 +24,12 @@ from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
 from suffuse.text.bpe import save_tokenizer, train_bpe
 from suffuse.text.tokenizer import Tokenizer, load_tokenizer
-from suffuse.training.autoencoder import AutoencoderStage, contact_sheet
+from suffuse.training.autoencoder import (
+    AutoencoderStage,
+    contact_sheet,
+    to_tensor,
+    unit_channels,
+)
 from suffuse.training.latent import LatentSet, LatentStage, encode_scenes
 from suffuse.training.presets import AutoencoderPreset, LatentPreset
 from suffuse.weights.folder import open_autoencoder
@@ -35,6 +40,8 @@ from suffuse.weights.scheduler import from_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+MEASURED = 1024  # scenes that tell how strong the channels of a latent are
 
 # What the samples of a run show: one of each kind, in both languages.
 PROMPTS = (
@@ -50,14 +57,19 @@ PROMPTS = (
 
 
 def autoencoder_stage(preset: AutoencoderPreset, seed: int) -> AutoencoderStage:
-    """The autoencoder of `preset`, ready to train."""
+    """The autoencoder of `preset`, ready to train; what it leaves has channels of equal strength."""
+
+    def export(nets: nn.ModuleDict, folder: Path) -> None:
+        pictures = to_tensor(preset.world.batch(0, MEASURED, seed=seed)[0])
+        save_autoencoder(unit_channels(_only(nets, "autoencoder"), pictures), folder)
+
     return AutoencoderStage(
         preset.config,
         preset.world,
         kl=preset.kl,
         perceptual=preset.perceptual,
         seed=seed,
-        export=lambda nets, folder: save_autoencoder(_only(nets, "autoencoder"), folder),
+        export=export,
     )
 
 
