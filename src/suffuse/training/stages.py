@@ -57,7 +57,7 @@ PROMPTS = (
 
 
 def autoencoder_stage(preset: AutoencoderPreset, seed: int) -> AutoencoderStage:
-    """The autoencoder of `preset`, ready to train; what it leaves has channels of equal strength."""
+    """The autoencoder of `preset`, ready to train; the channels it leaves are equally strong."""
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         pictures = to_tensor(preset.world.batch(0, MEASURED, seed=seed)[0])
