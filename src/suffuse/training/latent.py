@@ -1,4 +1,4 @@
-"""Stage two: text to latents (2112.10752, section 3.3), the text encoder trained along.
+"""Stage two: text to latents (2112.10752, section 3.3), the text encoder frozen or trained along.
 
 The autoencoder stands still, so every scene is encoded once, before the first step. What is kept of
 a scene is its latent and a few captions as token ids: batches are then a look-up.
@@ -92,6 +92,7 @@ class LatentStage:
         *,
         kind: Kind = "v",
         dropout: float = 0.12,
+        text_frozen: bool = False,
         compiled: bool = False,
         sample: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
         export: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
@@ -102,6 +103,7 @@ class LatentStage:
         self.kind, self.dropout, self.scale = kind, dropout, data.scale
         self.sample, self.export = sample, export
         self.empty = text.ids([""])  # (1, 1, window)
+        text.tower.requires_grad_(not text_frozen)
 
     def batch(self, step: int, size: int, seed: int) -> Batch:
         """Scenes in an order shuffled anew each epoch, one caption of each at random."""

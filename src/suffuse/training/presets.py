@@ -51,6 +51,8 @@ class LatentPreset:
     scenes: int  # encoded once, before the first step
     captions: int = 12_000  # scenes whose captions the tokenizer learns from
     world: World = field(default_factory=World)
+    reading: Plan | None = None  # of the text encoder alone, before the U-Net begins
+    text_frozen: bool = True  # whether the text encoder then stands still
     dropout: float = 0.12  # share of the captions left out, for classifier-free guidance
     scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(V_SCHEDULER))
     steps: int = 20  # recommended to whoever samples
@@ -83,6 +85,7 @@ LATENTS = {
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
         Plan(steps=11_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
         scenes=24_576,
+        reading=Plan(steps=1200, batch=64, lr=2e-3, warmup=50),
     ),
     "toy": LatentPreset(
         SDConfig(
@@ -97,6 +100,7 @@ LATENTS = {
         ClipTextConfig(600, width=32, layers=1, heads=2, context=64, intermediate=64, eos=1),
         Plan(steps=100, batch=4, warmup=5, ema=0.9, save_every=50, sample_every=100),
         scenes=128,
+        reading=Plan(steps=20, batch=16, warmup=5),
         captions=200,
         world=World(objects=6),
         steps=4,
