@@ -93,6 +93,7 @@ class LatentStage:
         kind: Kind = "v",
         dropout: float = 0.12,
         text_frozen: bool = False,
+        timestep_power: float = 1.0,
         compiled: bool = False,
         sample: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
         export: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
@@ -101,6 +102,7 @@ class LatentStage:
         self.net: Any = torch.compile(unet, dynamic=False) if compiled else unet
         self.unet, self.text, self.data, self.schedule = unet, text, data, schedule
         self.kind, self.dropout, self.scale = kind, dropout, data.scale
+        self.power = timestep_power
         self.sample, self.export = sample, export
         self.empty = text.ids([""])  # (1, 1, window)
         text.tower.requires_grad_(not text_frozen)
@@ -119,21 +121,24 @@ class LatentStage:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0 = (batch.latents * self.scale).to(memory_format=torch.channels_last)
-        t = spread_timesteps(len(x0), self.schedule.T, generator)
+        t = spread_timesteps(len(x0), self.schedule.T, generator, self.power)
         eps = torch.randn(x0.shape, generator=generator).to(x0)
         context = self.unet.prepare(self.text.embed(batch.ids))
         losses = simple(self.net, x0, context, self.schedule.at(t), eps, self.kind)
         return losses.mean(), {}
 
 
-def spread_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """`count` uniform timesteps in 0..steps - 1, one from each equal share of the range: (count,).
+def spread_timesteps(
+    count: int, steps: int, generator: torch.Generator, power: float = 1.0
+) -> Tensor:
+    """`count` timesteps in 0..steps - 1, one from each equal share of their distribution: (count,).
 
     Every batch then meets every noise level, and its loss varies less than with independent draws
-    (the low-discrepancy sampler of 2107.00630, appendix I.1).
+    (the low-discrepancy sampler of 2107.00630, appendix I.1). They are uniform for a `power` of 1;
+    in general the density grows with t^(1 / power - 1), so that less than 1 prefers noise.
     """
     places = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-    return (places * steps).long().clamp_max(steps - 1)
+    return (places**power * steps).long().clamp_max(steps - 1)
 
 
 @lru_cache(maxsize=2)

@@ -53,6 +53,7 @@ class LatentPreset:
     world: World = field(default_factory=World)
     reading: Plan | None = None  # of the text encoder alone, before the U-Net begins
     text_frozen: bool = True  # whether the text encoder then stands still
+    timestep_power: float = 1.0  # below 1 prefers noisy levels: see `spread_timesteps`
     dropout: float = 0.12  # share of the captions left out, for classifier-free guidance
     scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(V_SCHEDULER))
     steps: int = 20  # recommended to whoever samples
@@ -85,7 +86,9 @@ LATENTS = {
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
         Plan(steps=11_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
         scenes=24_576,
-        reading=Plan(steps=1200, batch=64, lr=2e-3, warmup=50),
+        reading=Plan(steps=2600, batch=64, lr=2e-3, warmup=50),
+        # What a caption says shows only at noisy levels: there the objects are learned.
+        timestep_power=0.4,
     ),
     "toy": LatentPreset(
         SDConfig(

@@ -140,6 +140,7 @@ def latent_stage(
         kind=sampling.kind,
         dropout=preset.dropout,
         text_frozen=preset.text_frozen,
+        timestep_power=preset.timestep_power,
         compiled=compiled,
         sample=lambda nets, path: _sheet(system(nets), path),
         export=lambda nets, folder: save_parts(system(nets).parts, folder),
