@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -19,11 +20,21 @@ from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 SMALL = SDConfig(channels=(64, 64, 128, 128))  # to try a script in seconds
 
 
+Net = TypeVar("Net", bound=nn.Module)
+
+
 def ours(config: SDConfig, dtype: torch.dtype, device: torch.device) -> UNet:
-    """Suffuse's U-Net with weights that keep the size of what passes through them."""
+    """Suffuse's U-Net with random weights."""
     with torch.device("meta"):
         net = stable_diffusion(config).to(dtype)
-    net = net.to_empty(device=device).eval().requires_grad_(False)
+    net = fill(net.to_empty(device=device), device)
+    channels_last(net)
+    return net
+
+
+def fill(net: Net, device: torch.device) -> Net:
+    """`net` for inference with weights that keep the size of what passes through them."""
+    net.eval().requires_grad_(False)
     generator = torch.Generator(device).manual_seed(0)
     for parameter in net.parameters():
         fan_in = parameter[0].numel() if parameter.dim() > 1 else 25
@@ -32,7 +43,6 @@ def ours(config: SDConfig, dtype: torch.dtype, device: torch.device) -> UNet:
     for part in net.modules():
         if isinstance(part, nn.GroupNorm | nn.LayerNorm):
             part.weight.add_(1.0)
-    channels_last(net)
     return net
 
 

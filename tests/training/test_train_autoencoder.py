@@ -20,6 +20,7 @@ from suffuse.training.autoencoder import (
     start_from_components,
     to_pictures,
     to_tensor,
+    unit_channels,
 )
 from suffuse.training.loop import train
 from suffuse.training.plan import Plan
@@ -238,3 +239,27 @@ def test_kl_is_torchs():
     ours = torch.distributions.Normal(latent.mean, (0.5 * latent.logvar).exp())
     theirs = torch.distributions.kl_divergence(ours, torch.distributions.Normal(0.0, 1.0))
     assert torch.allclose(latent.kl(), theirs.sum((1, 2, 3)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("shortcut", [True, False])
+def test_unit_channels_change_the_latents_and_nothing_else(shortcut):
+    torch.manual_seed(0)
+    net = AutoencoderKL(replace(TINY, shortcut=shortcut))
+    images = to_tensor(World(objects=6).batch(0, 32, seed=0)[0])
+    if shortcut:
+        start_from_components(net, images)
+    same = unit_channels(net, images)
+    with torch.no_grad():
+        before, after = net.encode(images), same.encode(images)
+        assert (before.mode.std((0, 2, 3)) - 1).abs().max() > 0.1
+        assert torch.allclose(after.mode.std((0, 2, 3)), torch.ones(6), atol=1e-4)
+        assert torch.allclose(same.decode(after.mode), net.decode(before.mode), atol=1e-4)
+        # One draw of noise gives one picture, so the variances were carried over too.
+        noise = torch.randn(before.mean.shape, generator=torch.Generator().manual_seed(0))
+        drawn = (net.decode(before.sample(noise)), same.decode(after.sample(noise)))
+        assert torch.allclose(*drawn, atol=1e-4)
+
+
+def test_unit_channels_refuse_what_they_would_spoil():
+    with pytest.raises(ValueError, match="quant"):
+        unit_channels(AutoencoderKL(replace(TINY, quant=True)), torch.zeros(1, 3, 8, 8))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from diffusers import DDIMScheduler
 from diffusers.loaders.single_file_utils import (
     convert_ldm_unet_checkpoint,
     convert_ldm_vae_checkpoint,
@@ -174,6 +175,19 @@ def test_what_a_file_may_say(state: dict[str, Tensor], tmp_path: Path) -> None:
     assert open_parts(path, hints=Hints(**HINTS, scale=0.5)).latent_scale == 0.5
     assert (
         open_parts(path, hints=Hints(**HINTS, activation="gelu")).text.config.activation == "gelu"
+    )
+
+
+def test_the_mark_of_zero_terminal_snr(state: dict[str, Tensor], tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    marks = {name: torch.tensor([]) for name in ("v_pred", "ztsnr")}
+    save_file({**state, **marks}, path)
+    sampling = open_parts(path, hints=Hints(**HINTS)).sampling
+    assert sampling.kind == "v"
+    assert sampling.schedule.alpha_bar[-1] == 0
+    theirs = DDIMScheduler.from_config(sampling.config)
+    torch.testing.assert_close(
+        sampling.schedule.alpha_bar, theirs.alphas_cumprod.double(), rtol=0, atol=1e-6
     )
 
 

@@ -38,7 +38,7 @@ def prompts(
     lang: Annotated[str, typer.Option(help="en, ko or both.")] = "both",
     seed: Annotated[int, typer.Option(help="Prompt i uses seed + i.")] = 0,
     objects: Annotated[
-        int | None, typer.Option(help="Size of the world that the model knows.")
+        int | None, typer.Option(help="Emoji in its world, where the model does not say.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow.")] = None,
@@ -69,12 +69,13 @@ def prompts(
     from suffuse.data.emoji import World
     from suffuse.evaluation.prompts import evaluate, held_out_prompts
 
-    world = World() if objects is None else World(objects=objects)
     languages = ("en", "ko") if lang == "both" else (lang,)
-    held_out_prompts(world, n, languages[0])  # refuses a number that the world has not
     scores: dict[str, PromptScores] = {}
     with Bar() as bar:
         system = suffuse.load(model, device=device, dtype=dtype)
+        objects = objects or system.parts.defaults.objects
+        world = World() if objects is None else World(objects=objects)
+        held_out_prompts(world, n, languages[0])  # refuses a number that the world has not
         for done, language in enumerate(languages):
 
             def show(i: int, verdict: Verdict, done: int = done, language: str = language) -> None:

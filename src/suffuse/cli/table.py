@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from suffuse.cli.console import say
@@ -72,7 +72,15 @@ def _rows(values: Mapping[str, Any], indent: str = "") -> Iterator[tuple[str, st
             if value:
                 yield label, ", ".join(map(_plain, value))
         elif value is not None and value != "":
-            yield label, str(value) if name == "seed" else _plain(value)
+            yield label, _SHOWN.get(str(name), _plain)(value)
+
+
+def _size(count: int) -> str:
+    """Bytes as people and shops count them, in powers of a thousand."""
+    for unit, power in (("GB", 3), ("MB", 2), ("kB", 1)):
+        if count >= 1000**power:
+            return f"{count / 1000**power:.1f} {unit}"
+    return f"{count} bytes"
 
 
 def _plain(value: Any) -> str:
@@ -83,3 +91,6 @@ def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return str(value)
+
+
+_SHOWN: Mapping[str, Callable[[Any], str]] = {"seed": str, "bytes": _size}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +72,34 @@ def start_from_components(net: Autoencoder, images: Tensor, logvar: float = -6.0
         silence(head)
     assert encoder.head.conv.bias is not None
     encoder.head.conv.bias[latent:] = logvar
+
+
+@torch.no_grad()
+def unit_channels(net: AutoencoderKL, images: Tensor) -> AutoencoderKL:
+    """The same autoencoder with latents of unit deviation in each channel over `images`.
+
+    Components differ in strength: the first ones, mostly the background's colour, would drown the
+    others, which carry the shapes, both in noise and in the loss of stage two. The factors go into
+    the encoder's last layers and the decoder's first ones, so reconstructions stay the same.
+    Without `quant` layers only. Returns a new network.
+    """
+    if net.config.quant:
+        raise ValueError("only an autoencoder without quant layers can be rescaled by channel")
+    net = deepcopy(net)
+    encoder, decoder, latent = net.encoder, net.decoder, net.config.latent
+    deviation = net.encode(images).mode.std((0, 2, 3))  # (latent,)
+    head, bias = encoder.head.conv.weight, encoder.head.conv.bias
+    assert bias is not None
+    head[:latent] /= deviation[:, None, None, None]
+    bias[:latent] /= deviation
+    bias[latent:] -= 2 * deviation.log()
+    decoder.stem.weight *= deviation[:, None, None]
+    if encoder.skip is not None and decoder.skip is not None:
+        assert encoder.skip.bias is not None
+        encoder.skip.weight /= deviation[:, None, None, None]
+        encoder.skip.bias /= deviation
+        decoder.skip.weight *= deviation[:, None, None]
+    return net
 
 
 class Batch(NamedTuple):

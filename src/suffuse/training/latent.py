@@ -1,4 +1,4 @@
-"""Stage two: text to latents (2112.10752, section 3.3), the text encoder trained along.
+"""Stage two: text to latents (2112.10752, section 3.3), the text encoder frozen or trained along.
 
 The autoencoder stands still, so every scene is encoded once, before the first step. What is kept of
 a scene is its latent and a few captions as token ids: batches are then a look-up.
@@ -25,7 +25,7 @@ from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.unet import UNet
 from suffuse.systems.encoders import TextEncoder
 from suffuse.training.autoencoder import to_tensor
-from suffuse.training.draw import normal, share
+from suffuse.training.noising import Levels, Noising
 
 CAPTIONS = ("en", "en", "ko", "ko")  # how many of each language are kept of a scene
 
@@ -93,11 +93,13 @@ class LatentStage:
         *,
         kind: Kind = "v",
         dropout: float = 0.12,
+        noising: Noising | None = None,
         compiled: bool = False,
         sample: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
         export: Callable[[nn.ModuleDict, Path], None] = lambda nets, path: None,
     ):
-        self.nets = nn.ModuleDict({"unet": unet, "text": text.tower})
+        self.levels = Levels(noising or Noising(), schedule)
+        self.nets = nn.ModuleDict({"unet": unet, "text": text.tower, "levels": self.levels})
         self.net: Any = torch.compile(unet, dynamic=False) if compiled else unet
         self.unet, self.text, self.data, self.schedule = unet, text, data, schedule
         self.kind, self.dropout, self.scale = kind, dropout, data.scale
@@ -121,22 +123,16 @@ class LatentStage:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0 = (batch.latents * self.scale).to(memory_format=torch.channels_last)
-        t = spread_timesteps(len(x0), self.schedule.T, generator).to(x0.device)
-        eps = normal(x0.shape, generator).to(x0)
+        t, correction = self.levels.draw(len(x0), generator)
+        level = self.schedule.at(t.to(x0.device))
+        eps = self.levels.noise(x0, generator)
         context = self.unet.prepare(self.text.embed(batch.ids))
-        losses = simple(self.net, x0, context, self.schedule.at(t), eps, self.kind)
+        weight = self.levels.weight(level, self.kind)
+        losses = simple(self.net, x0, context, level, eps, self.kind, weight)  # (B,)
+        self.levels.remember(t, losses)
+        if correction is not None:
+            losses = losses * correction.to(losses)
         return losses.mean(), {}
-
-
-def spread_timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """`count` uniform timesteps in 0..steps - 1, one from each equal share of the range: (count,).
-
-    Every batch then meets every noise level, and its loss varies less than with independent draws
-    (the low-discrepancy sampler of 2107.00630, appendix I.1).
-    """
-    total, rows = share(generator, count)
-    places = (torch.arange(total) + torch.rand(total, generator=generator)) / total
-    return (places * steps).long().clamp_max(steps - 1)[rows]
 
 
 @lru_cache(maxsize=2)

@@ -20,10 +20,18 @@ from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
 from suffuse.text.tokenizer import load_tokenizer
-from suffuse.training.autoencoder import AutoencoderStage, contact_sheet
+from suffuse.training.autoencoder import (
+    AutoencoderStage,
+    contact_sheet,
+    to_tensor,
+    unit_channels,
+)
+from suffuse.training.checkpoint import checkpoints
 from suffuse.training.encode import Note, kept_latents, learned_tokenizer
 from suffuse.training.latent import LatentStage
+from suffuse.training.loop import Report, train
 from suffuse.training.presets import AutoencoderPreset, LatentPreset
+from suffuse.training.reading import ReadingStage
 from suffuse.weights.folder import open_autoencoder
 from suffuse.weights.load import open_parts
 from suffuse.weights.parts import Defaults, Info, Parts
@@ -33,6 +41,8 @@ from suffuse.weights.scheduler import from_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+MEASURED = 256  # scenes that tell how strong the channels of a latent are
 
 # What the samples of a run show: one of each kind, in both languages.
 PROMPTS = (
@@ -73,8 +83,11 @@ def autoencoder_stage(
         note(f"pictures are compared by {compares.source}")
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
-        said = compares.source if compares else None
-        save_autoencoder(_only(nets, "autoencoder"), folder, perceptual=said)
+        codec = _only(nets, "autoencoder")
+        if preset.config.shortcut:
+            images = to_tensor(stream.batch(0, MEASURED, seed).pictures)
+            codec = unit_channels(codec, images.to(next(codec.parameters()).device))
+        save_autoencoder(codec, folder, perceptual=compares.source if compares else None)
         if data is not None:
             preset.preprocess.save(folder)
 
@@ -132,6 +145,8 @@ def latent_stage(
     latents = kept_latents(
         codec, text, preset, pictures, output, seed=seed, device=device, note=note
     )
+    if preset.reading is not None and pictures is None and init is None and words is None:
+        _read(text.tower, latents.ids, preset, output / "reading", seed, note)
     sampling = from_config(dict(preset.scheduler))
 
     def system(nets: nn.ModuleDict) -> LatentDiffusion:
@@ -145,7 +160,11 @@ def latent_stage(
                 sampling=sampling,
                 latent_scale=latents.scale,
                 latent_size=(latents.latents.shape[2], latents.latents.shape[3]),
-                defaults=Defaults(steps=preset.steps, guidance=preset.guidance),
+                defaults=Defaults(
+                    steps=preset.steps,
+                    guidance=preset.guidance,
+                    objects=preset.world.objects if data is None else None,
+                ),
                 info=Info(f"training run, f = {codec.config.factor}", "made in memory"),
             )
         )
@@ -162,6 +181,7 @@ def latent_stage(
         sampling.schedule,
         kind=sampling.kind,
         dropout=preset.dropout,
+        noising=preset.noising,
         compiled=compiled,
         sample=lambda nets, path: _sheet(system(nets), path),
         export=export,
@@ -194,6 +214,22 @@ def _take(net: nn.Module, given: nn.Module, source: Path, what: str) -> None:
         net.load_state_dict(given.state_dict())
     except RuntimeError as error:
         raise SuffuseError(f"{source}: its {what} has another shape than the preset's") from error
+
+
+def _read(
+    tower: ClipText, ids: torch.Tensor, preset: LatentPreset, output: Path, seed: int, note: Note
+) -> None:
+    """Teaches `tower` to read; goes on where a stopped run was, and returns at once if it ended."""
+
+    def told(report: Report) -> None:
+        if report.step == report.steps:
+            note(f"{report.numbers['right']:.1%} of the captions are read without a mistake")
+
+    assert preset.reading is not None
+    note("teaching the text encoder to read captions")
+    stage = ReadingStage(tower, ids, preset.world, seed=seed)
+    train(stage, preset.reading, output, seed=seed, resume=bool(checkpoints(output)), report=told)
+    tower.requires_grad_(False)
 
 
 def _only(nets: nn.ModuleDict, name: str) -> Any:

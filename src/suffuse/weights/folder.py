@@ -169,6 +169,7 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "steps": (int,),
     "guidance": (int, float),
     "card": (str,),
+    "objects": (int,),
     "patch": (int,),
     "shortcut": (bool,),
     "perceptual": (str,),

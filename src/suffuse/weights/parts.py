@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +18,7 @@ from suffuse.networks.clip import Activation, ClipText, ClipTextConfig
 from suffuse.networks.families import SDConfig
 from suffuse.networks.unet import UNet
 from suffuse.text.tokenizer import Tokenizer
+from suffuse.weights.hashes import sha256
 from suffuse.weights.mapping import KeyMap, fill
 from suffuse.weights.scheduler import Sampling, from_config
 from suffuse.weights.tensorfile import TensorFile
@@ -52,6 +52,7 @@ class Defaults:
     steps: int | None = None
     guidance: float | None = None
     card: str | None = None  # where the model card is
+    objects: int | None = None  # emoji of the world that it was trained in
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Info:
     files: tuple[Path, ...] = ()  # the weights that make the model what it is
 
     def hash(self) -> str | None:
-        """SHA-256 of the single file, or of the U-Net's files in a folder, in hex; reads them.
+        """SHA-256 of the single file, or of the U-Net's files in a folder, in hex.
 
         A1111 calls its first ten digits the model hash.
         """
@@ -72,17 +73,7 @@ class Info:
 
     @cached_property
     def _hash(self) -> str | None:
-        if not self.files:
-            return None
-        digest, buffer = hashlib.sha256(), bytearray(2**20)
-        for path in self.files:
-            try:
-                with open(path, "rb", buffering=0) as f:
-                    while size := f.readinto(buffer):
-                        digest.update(memoryview(buffer)[:size])
-            except OSError as problem:
-                raise SuffuseError(f"{path}: cannot be read ({problem.strerror})") from None
-        return digest.hexdigest()
+        return sha256(self.files) if self.files else None
 
 
 def files_of(file: TensorFile) -> tuple[Path, ...]:

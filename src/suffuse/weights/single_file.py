@@ -55,13 +55,14 @@ SCHEDULER: dict[str, Any] = {
 }
 
 # Beside the networks: the schedule's buffers, and what trainers and other programs leave. None of
-# it takes part in making a picture (`scale_factor` and the mark `v_pred` are read).
+# it takes part in making a picture (`scale_factor` and the marks `v_pred` and `ztsnr` are read).
 _BESIDE = {
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
     "sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped",
     "posterior_mean_coef1", "posterior_mean_coef2", "lvlb_weights", "logvar", "scale_factor",
     "cond_stage_model.logit_scale", "cond_stage_model.text_projection", "v_pred",
+    "ztsnr",
 }  # fmt: skip
 _BESIDE_BELOW = (EMA, "embedding_manager.")
 
@@ -100,9 +101,19 @@ def _check_rest(file: TensorFile) -> None:
 
 
 def _scheduler(file: TensorFile) -> dict[str, Any]:
-    """The convention, and v prediction where a mark or the metadata says so."""
-    v = "v_pred" in file or file.metadata.get("modelspec.prediction_type") == "v"
-    return {**SCHEDULER, "prediction_type": "v_prediction"} if v else SCHEDULER
+    """The convention; v prediction and zero terminal SNR where marks or the metadata say so.
+
+    With zero terminal SNR the first step has to start from pure noise, so the spacing is trailing
+    (2305.08891, section 3.3).
+    """
+    config = dict(SCHEDULER)
+    if "v_pred" in file or file.metadata.get("modelspec.prediction_type") == "v":
+        config["prediction_type"] = "v_prediction"
+    if "ztsnr" in file:
+        config = {name: value for name, value in config.items() if name != "skip_prk_steps"}
+        config |= {"_class_name": "DDIMScheduler", "rescale_betas_zero_snr": True}
+        config |= {"timestep_spacing": "trailing", "steps_offset": 0, "set_alpha_to_one": True}
+    return config
 
 
 def _scale(file: TensorFile) -> float:

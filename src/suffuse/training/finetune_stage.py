@@ -1,0 +1,136 @@
+"""The stage that fine-tunes a loaded model.
+
+The objective is that of stage two, on a model that can already draw. Pictures are encoded at every
+step, so that crops and flips may differ; beside the U-Net's passes that is little. `tuning` says
+what may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suffuse.data.preprocess import Preprocess
+from suffuse.data.stream import Stream
+from suffuse.diffusion.loss import simple
+from suffuse.diffusion.timesteps import spread, to_steps
+from suffuse.systems.encoders import TextEncoder
+from suffuse.systems.latent import LatentDiffusion
+from suffuse.systems.request import Request
+from suffuse.training.autoencoder import contact_sheet
+from suffuse.training.draw import normal, share
+from suffuse.training.tuning import Method
+
+
+class Batch(NamedTuple):
+    """Pictures of the subject; behind them as many of its class, with prior preservation."""
+
+    pictures: Tensor  # (B or 2B, H, W, 3) uint8
+    ids: Tensor  # (B or 2B, windows, window) int64
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Pictures of the class, what they are said to show, and the weight of their loss."""
+
+    stream: Stream
+    prompt: str
+    weight: float
+
+
+class FinetuneStage:
+    """The simple loss on the latents of one's own pictures; `method` says what is trained."""
+
+    def __init__(
+        self,
+        method: Method,
+        stream: Stream,
+        *,
+        captions: Sequence[str] = (),
+        kind: Kind | None = None,
+        dropout: float = 0.0,
+        prompts: Sequence[str] = (),
+        preprocess: Preprocess | None = None,
+    ):
+        """captions: one of these for each picture, at random, in place of its own
+        prompts: of the samples"""
+        self.method, self.nets, self.stream = method, method.nets, stream
+        self.captions, self.kind, self.dropout = list(captions), kind, dropout
+        self.prompts, self.preprocess = list(prompts), preprocess
+        parts = method.parts
+        self.text = TextEncoder(parts.tokenizer, parts.text)
+
+    # ---- a step ----------------------------------------------------------------------------------
+
+    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
+        found = self.stream.batch(step, size, seed, rows)
+        rng = np.random.default_rng((seed, step))
+        mine = rows or slice(None)
+        which, drops = rng.integers(2**31, size=size)[mine], rng.random(size)[mine] < self.dropout
+        said = list(found.captions)
+        if self.captions:
+            said = [self.captions[i % len(self.captions)] for i in which]
+        said = ["" if drop else caption for drop, caption in zip(drops, said)]
+        pictures = [found.pictures]
+        if self.kind is not None:
+            others = self.kind.stream.batch(step, size, seed, rows).pictures
+            pictures.append(others)
+            said += [self.kind.prompt] * len(others)
+        return Batch(torch.from_numpy(np.concatenate(pictures)), self.text.ids(said))
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        parts, halves = self.method.parts, 1 if self.kind is None else 2
+        each = len(batch.ids) // halves
+        x0 = self._encoded(batch.pictures, each, generator)
+        steps = parts.sampling.schedule.T
+        t = torch.cat([_timesteps(each, steps, generator) for _ in range(halves)])
+        eps = _normal(x0.shape, each, generator).to(x0)
+        context = parts.unet.prepare(self.text.embed(batch.ids))
+        level = parts.sampling.schedule.at(t.to(x0.device))
+        losses = simple(parts.unet, x0, context, level, eps, parts.sampling.kind)
+        if self.kind is None:
+            return losses.mean(), {}
+        own, prior = losses[:each].mean(), losses[each:].mean()
+        return own + self.kind.weight * prior, {"own": own.item(), "prior": prior.item()}
+
+    @torch.no_grad()
+    def _encoded(self, pictures: Tensor, each: int, generator: torch.Generator) -> Tensor:
+        """(B, H, W, 3) uint8 -> latents (B, C, h, w), scaled as the network sees them."""
+        parts = self.method.parts
+        pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
+        found = parts.autoencoder.encode(pixels)
+        latents = found.sample(_normal(found.mean.shape, each, generator).to(found.mean))
+        latents = (latents - parts.latent_shift) * parts.latent_scale
+        return latents.to(memory_format=torch.channels_last)
+
+    # ---- what comes out --------------------------------------------------------------------------
+
+    def sample(self, nets: nn.ModuleDict, path: Path) -> None:
+        """The prompts, drawn with `nets`."""
+        with self.method.using(nets.eval()) as parts:
+            system = LatentDiffusion(parts)
+            drawn = [system.generate(Request(p, seed=i))[0] for i, p in enumerate(self.prompts)]
+        contact_sheet([np.stack([np.asarray(picture) for picture in drawn])], path)
+
+    def export(self, nets: nn.ModuleDict, folder: Path) -> None:
+        self.method.export(nets.eval(), folder)
+        if self.preprocess is not None:
+            self.preprocess.save(folder)
+
+
+def _normal(shape: Sequence[int], each: int, generator: torch.Generator) -> Tensor:
+    """Noise for a batch of one or two halves of `each` images."""
+    parts = [normal((each, *shape[1:]), generator) for _ in range(shape[0] // each)]
+    return torch.cat(parts)
+
+
+def _timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
+    """`count` timesteps, spread over the whole batch of all processes."""
+    total, rows = share(generator, count)
+    return to_steps(spread(torch.rand(total, generator=generator)), steps)[rows]
