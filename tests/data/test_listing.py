@@ -48,6 +48,17 @@ def test_folders_within_and_hidden_ones(tmp_path) -> None:
     assert found.captions == [["number 1"], ["number 1"], []]
 
 
+def test_links_are_followed_and_circles_are_not(tmp_path) -> None:
+    folder(tmp_path / "far", 1)
+    place = folder(tmp_path / "all", 1)
+    (place / "linked").symlink_to(tmp_path / "far")
+    (place / "twice").symlink_to(tmp_path / "far")
+    (place / "circle").symlink_to(place)
+    (place / "linked" / "back").symlink_to(place)
+    names = listing(place).names
+    assert names == ["001.png", "linked/001.png"]
+
+
 def test_metadata_of_a_folder_above(tmp_path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.png").write_bytes(encoded(1))

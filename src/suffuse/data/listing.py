@@ -37,10 +37,17 @@ class Listing:
 
 
 def list_files(root: Path) -> list[str]:
-    """Every file below `root`, relative, sorted, without hidden ones. Links are followed."""
+    """Every file below `root`, relative, sorted, without hidden ones.
+
+    Links are followed. A folder that is reached in several ways is listed once, so circles end.
+    """
     found: list[str] = []
+    known = {os.path.realpath(root)}
     for place, folders, files in os.walk(root, followlinks=True, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = sorted((name for name in folders if not name.startswith(".")), reverse=True)
+        real = {os.path.realpath(os.path.join(place, name)): name for name in shown}
+        folders[:] = sorted(name for path, name in real.items() if path not in known)
+        known.update(real)
         inside = PurePosixPath(Path(place).relative_to(root).as_posix())
         found += [str(inside / name) for name in files if not name.startswith(".")]
     return sorted(found)
