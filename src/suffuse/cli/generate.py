@@ -95,6 +95,16 @@ def generate(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    loras: Annotated[
+        list[str] | None,
+        typer.Option("--lora", help="FILE or FILE:SCALE; may be repeated.", rich_help_panel=_RUN),
+    ] = None,
+    embeddings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--embedding", help="FILE of a learned word; may be repeated.", rich_help_panel=_RUN
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …", rich_help_panel=_RUN)] = "auto",
     dtype: Annotated[
         str | None,
@@ -146,7 +156,7 @@ def _requests(flags: dict[str, Any]) -> tuple[list[Request], Origin | None]:
     from suffuse.systems.request import Request
 
     names = [field.name for field in fields(Request)]
-    said = {name: flags[name] for name in names if flags[name] is not None}
+    said = {name: flags[name] for name in names if flags[name] not in (None, [], ())}
     said |= {name: str(said[name]) for name in ("image", "mask") if name in said}
     if flags["from_file"] is not None:
         if "prompt" in said or flags["like"] is not None:
@@ -195,7 +205,11 @@ class _Run:
         import suffuse
         from suffuse.systems.metadata import Origin, describe
 
-        system = suffuse.load(model, device=device, dtype=dtype)
+        added = {  # the same in all requests
+            "loras": requests[0].loras or (),
+            "embeddings": requests[0].embeddings or (),
+        }
+        system = suffuse.load(model, device=device, dtype=dtype, **added)
         info = system.info
         chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
         source = model or os.environ.get("SUFFUSE_MODEL") or None

@@ -6,7 +6,7 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from os import PathLike
@@ -23,10 +23,13 @@ from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
 from suffuse.systems import generate
+from suffuse.systems.additions import LoraFile, embedding, lora
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.generate import Known, Steps
 from suffuse.systems.request import Progress, Request
+from suffuse.weights.embedding import with_embeddings
 from suffuse.weights.load import open_parts
+from suffuse.weights.lora import merge_loras
 from suffuse.weights.parts import Hints, Info, Parts
 from suffuse.weights.scheduler import Sampling
 
@@ -38,26 +41,49 @@ def load(
     path: str | PathLike[str] | None = None,
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
+    *,
+    loras: Iterable[Any] = (),
+    embeddings: Iterable[str | PathLike[str]] = (),
     **hints: Any,
 ) -> LatentDiffusion:
     """Opens a model: the bundled one without a path, a diffusers folder, a single file, a Hub name.
 
     `device` is a torch device or "auto" (CUDA, then MPS, then the CPU); `dtype` is "float32",
     "float16", "bfloat16" or "auto" (half precision where the processor has units for it). `hints`
-    say what a file cannot: see `weights.parts.Hints`. The networks come packed for inference;
-    `weights.load.open_parts` gives plain ones, to train or to save. Raises SuffuseError.
+    say what a file cannot: see `weights.parts.Hints`. `loras` ("FILE" or "FILE:SCALE") are merged
+    into the model and `embeddings` are files of words that it learns; see `Request`. The networks
+    come packed for inference; `weights.load.open_parts` gives plain ones, to train or to save.
+    Raises SuffuseError.
     """
     place = choose_device(device)
-    parts = open_parts(path, device=place, dtype=choose_dtype(dtype, place), hints=Hints(**hints))
+    chosen = choose_dtype(dtype, place)
+    again = partial(open_parts, path, device=place, dtype=chosen, hints=Hints(**hints))
+    return _opened(again, tuple(map(lora, loras)), tuple(map(embedding, embeddings)))
+
+
+def _opened(
+    again: Callable[[], Parts], loras: tuple[LoraFile, ...], embeddings: tuple[str, ...]
+) -> LatentDiffusion:
+    """A model with what is laid on top of it, packed for inference."""
+    parts = with_embeddings(again(), embeddings)
+    merge_loras(parts, loras)
     unet, autoencoder = pack(parts.unet), pack(parts.autoencoder)
-    return LatentDiffusion(replace(parts, unet=unet, autoencoder=autoencoder))
+    packed = replace(parts, unet=unet, autoencoder=autoencoder)
+    return LatentDiffusion(packed, loras, embeddings, again)
 
 
 @dataclass(frozen=True, eq=False)
 class LatentDiffusion:
-    """A text-to-image system made of `parts`; it holds no state between calls."""
+    """A text-to-image system made of `parts`; it holds no state between calls.
+
+    loras, embeddings: what is in them already
+    again: opens the model without these; None for one that was made in memory
+    """
 
     parts: Parts
+    loras: tuple[LoraFile, ...] = ()
+    embeddings: tuple[str, ...] = ()
+    again: Callable[[], Parts] | None = None
 
     @property
     def info(self) -> Info:
@@ -71,6 +97,20 @@ class LatentDiffusion:
     @property
     def dtype(self) -> torch.dtype:
         return self.parts.unet.stem.weight.dtype
+
+    def suited(self, request: Request) -> LatentDiffusion:
+        """This model with the LoRAs and learned words that the request asks for.
+
+        Itself if it has them, else the model opened anew: whoever makes many pictures with the
+        same ones keeps what this returns. Raises SuffuseError.
+        """
+        loras = self.loras if request.loras is None else request.loras
+        embeddings = self.embeddings if request.embeddings is None else request.embeddings
+        if (loras, embeddings) == (self.loras, self.embeddings):
+            return self
+        if self.again is None:
+            raise SuffuseError("nothing can be added to a model made in memory: save and load it")
+        return _opened(self.again, loras, embeddings)
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.
@@ -95,6 +135,10 @@ class LatentDiffusion:
         generate.check_size(request.width, request.height, factor)
         self._grid(request)
         self._text(request)
+        if request.loras is None and self.loras:
+            request = replace(request, loras=self.loras)
+        if request.embeddings is None and self.embeddings:
+            request = replace(request, embeddings=self.embeddings)
         return request
 
     def generate(
@@ -120,6 +164,10 @@ class LatentDiffusion:
         self, request: Request, *, noise: Tensor | None = None, together: int = 1
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
+        suited = self.suited(request)
+        if suited is not self:
+            yield from suited.stream(request, noise=noise, together=together)
+            return
         request = self.resolve(request)
         if noise is not None and len(noise) != request.n:
             raise SuffuseError(f"noise has {len(noise)} rows for n = {request.n}: give one each")

@@ -8,8 +8,6 @@ refused or written down before anything heavy starts.
 from __future__ import annotations
 
 import hashlib
-import math
-import operator
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
@@ -17,6 +15,8 @@ from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suffuse.errors import SuffuseError
+from suffuse.systems import additions
+from suffuse.systems.checks import number, text, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,41 +67,51 @@ class Request:
     mask: Picture | None = None  # white = repaint; needs `image`
     strength: float = 0.8  # how much of the way back to noise `image` goes, in (0, 1]
     clip_skip: int = 0  # layers of the text encoder left out at its end, counted from 0
+    # FILE or FILE:SCALE, merged into the model; None = those it was opened with
+    loras: tuple[additions.LoraFile, ...] | None = None
+    embeddings: tuple[str, ...] | None = None  # files of learned words; None as above
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
-        _text("prompt", self.prompt)
-        _text("negative", self.negative)
+        text("prompt", self.prompt)
+        text("negative", self.negative)
         if not self.prompt.strip():
             raise SuffuseError("the prompt is empty: say in a few words what to draw")
         for name, least in (("steps", 1), ("n", 1), ("width", 1), ("height", 1), ("clip_skip", 0)):
-            put(name, _whole(name, getattr(self, name), least, optional=name not in _NEVER_NONE))
-        put("guidance", _number("guidance", self.guidance, 0.0, optional=True))
-        put("eta", _number("eta", self.eta, 0.0, optional=True))
-        put("rescale", _number("rescale", self.rescale, 0.0, 1.0))
-        put("strength", _number("strength", self.strength, 0.0, 1.0))
+            put(name, whole(name, getattr(self, name), least, optional=name not in _NEVER_NONE))
+        put("guidance", number("guidance", self.guidance, 0.0, optional=True))
+        put("eta", number("eta", self.eta, 0.0, optional=True))
+        put("rescale", number("rescale", self.rescale, 0.0, 1.0))
+        put("strength", number("strength", self.strength, 0.0, 1.0))
         if self.strength == 0:
             raise SuffuseError("strength must be above 0 and at most 1, not 0")
         put("seed", _seed(self.seed, self.n))
         if self.sampler is not None:
-            _text("sampler", self.sampler)
+            text("sampler", self.sampler)
         if self.grid is not None and self.grid not in GRIDS:
             raise SuffuseError(f"unknown grid {self.grid!r}: choose one of {', '.join(GRIDS)}")
         for name in ("image", "mask"):
             _picture(name, getattr(self, name))
+        for name, one in _ADDITIONS.items():
+            if (given := getattr(self, name)) is not None:
+                put(name, tuple(map(one, additions.listed(name, given))))
         if self.mask is not None and self.image is None:
             raise SuffuseError("a mask needs an image to repaint: give image as well")
 
     def check(self) -> Request:
-        """Judge the sampler's name and the pictures too; returns the request itself.
+        """Judge the sampler's name, pictures and other files too; returns the request itself.
 
-        Raises SuffuseError for an unknown sampler, a missing or unreadable picture, and a mask
-        of another size than the image. Imports torch when a sampler is named.
+        Raises SuffuseError for an unknown sampler, a missing file, an unreadable picture, and a
+        mask of another size than the image. Imports torch when a sampler is named.
         """
         if self.sampler is not None:
             from suffuse.diffusion.samplers import resolve
 
             resolve(self.sampler)
+        for lora in self.loras or ():
+            additions.check_file(lora.path, "LoRA")
+        for embedding in self.embeddings or ():
+            additions.check_file(embedding, "embedding")
         self.pictures()
         return self
 
@@ -144,11 +154,16 @@ class Request:
         return image, mask
 
     def to_json(self) -> dict[str, Any]:
-        """A dictionary that `json` can write. Pictures become their path and SHA-256."""
+        """A dictionary that `json` can write. Files become their path and SHA-256."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in ("image", "mask"):
             if found[name] is not None:
                 found[name] = _fingerprint(found[name])
+        if self.loras is not None:
+            known = [additions.fingerprint(path) | {"scale": scale} for path, scale in self.loras]
+            found["loras"] = known
+        if self.embeddings is not None:
+            found["embeddings"] = [additions.fingerprint(path) for path in self.embeddings]
         return found
 
     @classmethod
@@ -172,6 +187,10 @@ class Request:
 
 
 _NEVER_NONE = ("n", "clip_skip")
+_ADDITIONS: dict[str, Callable[[Any], Any]] = {
+    "loras": additions.lora,
+    "embeddings": additions.embedding,
+}
 
 
 def open_picture(source: Picture, role: str, mode: str) -> Image:
@@ -242,15 +261,6 @@ def _size(image: Image) -> str:
     return f"{image.width}x{image.height}"
 
 
-def _text(name: str, value: Any) -> None:
-    if not isinstance(value, str):
-        raise SuffuseError(f"{name} must be text, not {value!r}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise SuffuseError(f"{name} is not valid Unicode text: write it in UTF-8") from None
-
-
 def _picture(name: str, value: Any) -> None:
     if value is None or isinstance(value, (str, PathLike)):
         return
@@ -260,41 +270,10 @@ def _picture(name: str, value: Any) -> None:
         raise SuffuseError(f"{name} must be a path or a picture, not {value!r}")
 
 
-def _whole(name: str, value: Any, least: int, optional: bool) -> int | None:
-    if value is None and optional:
-        return None
-    try:
-        if isinstance(value, bool):
-            raise TypeError
-        number = operator.index(value)
-    except TypeError:
-        raise SuffuseError(f"{name} must be a whole number, not {value!r}") from None
-    if number < least:
-        raise SuffuseError(f"{name} must be at least {least}, not {number}")
-    return number
-
-
-def _number(
-    name: str, value: Any, least: float, most: float = math.inf, optional: bool = False
-) -> float | None:
-    if value is None and optional:
-        return None
-    try:
-        if isinstance(value, (bool, str)):
-            raise TypeError
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SuffuseError(f"{name} must be a number, not {value!r}") from None
-    if not (math.isfinite(number) and least <= number <= most):
-        bounds = f"{least:g} or more" if most == math.inf else f"between {least:g} and {most:g}"
-        raise SuffuseError(f"{name} must be {bounds}, not {number:g}")
-    return number
-
-
 def _seed(value: Any, n: int) -> int | None:
     if value is None or value == -1:
         return None
-    seed = _whole("seed", value, -1, optional=False)
+    seed = whole("seed", value, -1, optional=False)
     if seed is not None and seed + n - 1 > LARGEST_SEED:
         raise SuffuseError(
             f"seed must be at most {LARGEST_SEED}: the last of {n} images would use {seed + n - 1}"
