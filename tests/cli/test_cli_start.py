@@ -8,7 +8,8 @@ import pytest
 
 import suffuse
 
-COMMANDS = [(), ("generate",), ("inspect",), ("train",), ("evaluate",), ("evaluate", "prompts")]
+COMMANDS = [(), ("generate",), ("inspect",), ("train",), ("evaluate",)]
+COMMANDS += [("evaluate", name) for name in ("prompts", "images", "reconstruction")]
 
 
 def test_version(run):

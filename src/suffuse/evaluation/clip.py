@@ -105,15 +105,21 @@ def open_clip(source: str | PathLike[str], device: torch.device | str = "cpu") -
     """
     try:
         from transformers import CLIPModel, CLIPTokenizer
+        from transformers.utils import logging
     except ImportError:
         raise SuffuseError("a CLIP score needs transformers: pip install transformers") from None
     folder = locate_source(source, Place())[0]
     if not (folder / "config.json").is_file():
         raise SuffuseError(f"{folder}: is no CLIP in transformers' layout, it has no config.json")
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would write across ours
     try:
         model = CLIPModel.from_pretrained(folder, use_safetensors=True, local_files_only=True)
         tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as problem:  # the library raises what it likes
         line = (str(problem).strip() or type(problem).__name__).splitlines()[0]
         raise SuffuseError(f"{folder}: cannot be opened as a CLIP ({line[:160]})") from None
+    finally:
+        if shown:
+            logging.enable_progress_bar()
     return Clip(model.eval().to(device), tokenizer, ClipInput.load(folder), str(source))
