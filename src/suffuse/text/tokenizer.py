@@ -69,7 +69,7 @@ class Tokenizer:
             raise SuffuseError(f"{word!r} cannot be a new word: the tokenizer has it already")
         backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
         backend.add_tokens([AddedToken(name) for name in names])
-        ids = tuple(backend.token_to_id(name) for name in names)
+        ids = tuple(backend.get_vocab()[name] for name in names)
         runs = self.runs if count == 1 else {**self.runs, ids[0]: ids}
         return replace(self, backend=backend, runs=runs), ids[0]
 

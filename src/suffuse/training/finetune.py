@@ -16,7 +16,7 @@ from suffuse.networks.blocks import channels_last
 from suffuse.training.checkpoint import check_output
 from suffuse.training.distributed import Team
 from suffuse.training.finetune_presets import FINETUNES, FinetunePreset
-from suffuse.training.finetune_stage import FinetuneStage, Kind
+from suffuse.training.finetune_stage import ClassPictures, FinetuneStage
 from suffuse.training.loop import train
 from suffuse.training.memory import recompute
 from suffuse.training.presets import preset as named
@@ -101,7 +101,7 @@ def finetune_stage(
     channels_last(parts.unet)
     preprocess = preset.preprocess or _own_size(parts)
     stream = open_stream(data, preprocess, streaming=streaming)
-    kind = _kind(preset, subject, parts, output / "class", preprocess, note)
+    others = _class_pictures(preset, subject, parts, output / "class", preprocess, note)
     captions = _captions(preset, subject)
     prompts = list(captions[:SAMPLES])
     if not captions:
@@ -114,8 +114,9 @@ def finetune_stage(
         _method(preset, subject, parts),
         stream,
         captions=captions,
-        kind=kind,
+        others=others,
         dropout=preset.dropout,
+        noising=preset.noising,
         prompts=prompts,
         preprocess=preprocess,
     )
@@ -166,18 +167,18 @@ def _own_size(parts: Parts) -> Preprocess:
     return Preprocess(size=min(height, width))
 
 
-def _kind(
+def _class_pictures(
     preset: FinetunePreset,
     subject: Subject,
     parts: Parts,
     folder: Path,
     preprocess: Preprocess,
     note: Note,
-) -> Kind | None:
+) -> ClassPictures | None:
     if preset.prior is None:
         return None
     assert subject.of_class is not None  # `_check` saw to it
     folder = subject.class_folder or folder
     keep_class_pictures(parts, subject.of_class, preset.prior.count, folder, note)
     stream: Any = open_stream(str(folder), preprocess)
-    return Kind(stream, subject.of_class, preset.prior.weight)
+    return ClassPictures(stream, subject.of_class, preset.prior.weight)

@@ -8,6 +8,7 @@ from typing import Literal
 from suffuse.data.preprocess import Preprocess
 from suffuse.errors import SuffuseError
 from suffuse.networks.lora import BLOCKS, LoraConfig
+from suffuse.training.noising import Noising
 from suffuse.training.plan import Plan
 
 # What is said of a picture whose subject has a word of its own, {}.
@@ -49,6 +50,7 @@ class FinetunePreset:
     tokens: int = 1  # that a new word is made of
     templates: tuple[str, ...] = TEMPLATES  # word: captions
     prior: Prior | None = None
+    noising: Noising = field(default_factory=Noising)
     dropout: float = 0.0  # share of the captions left out, for classifier-free guidance
     preprocess: Preprocess | None = None  # None: the model's own size, cut out of the centre
 

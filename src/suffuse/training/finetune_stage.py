@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from suffuse.data.preprocess import Preprocess
 from suffuse.data.stream import Stream
 from suffuse.diffusion.loss import simple
-from suffuse.diffusion.timesteps import spread, to_steps
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
-from suffuse.training.draw import normal, share
+from suffuse.training.draw import normal
+from suffuse.training.noising import Levels, Noising
 from suffuse.training.tuning import Method
 
 
@@ -36,8 +36,8 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Kind:
-    """Pictures of the class, what they are said to show, and the weight of their loss."""
+class ClassPictures:
+    """Pictures of the class, what they are said to show, and what their loss counts."""
 
     stream: Stream
     prompt: str
@@ -53,15 +53,18 @@ class FinetuneStage:
         stream: Stream,
         *,
         captions: Sequence[str] = (),
-        kind: Kind | None = None,
+        others: ClassPictures | None = None,
         dropout: float = 0.0,
+        noising: Noising | None = None,
         prompts: Sequence[str] = (),
         preprocess: Preprocess | None = None,
     ):
         """captions: one of these for each picture, at random, in place of its own
         prompts: of the samples"""
-        self.method, self.nets, self.stream = method, method.nets, stream
-        self.captions, self.kind, self.dropout = list(captions), kind, dropout
+        self.method, self.stream = method, stream
+        self.levels = Levels(noising or Noising(), method.parts.sampling.schedule)
+        self.nets = nn.ModuleDict({**dict(method.nets.items()), "levels": self.levels})
+        self.captions, self.others, self.dropout = list(captions), others, dropout
         self.prompts, self.preprocess = list(prompts), preprocess
         parts = method.parts
         self.text = TextEncoder(parts.tokenizer, parts.text)
@@ -78,26 +81,37 @@ class FinetuneStage:
             said = [self.captions[i % len(self.captions)] for i in which]
         said = ["" if drop else caption for drop, caption in zip(drops, said)]
         pictures = [found.pictures]
-        if self.kind is not None:
-            others = self.kind.stream.batch(step, size, seed, rows).pictures
-            pictures.append(others)
-            said += [self.kind.prompt] * len(others)
+        if self.others is not None:
+            drawn = self.others.stream.batch(step, size, seed, rows).pictures
+            pictures.append(drawn)
+            said += [self.others.prompt] * len(drawn)
         return Batch(torch.from_numpy(np.concatenate(pictures)), self.text.ids(said))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        parts, halves = self.method.parts, 1 if self.kind is None else 2
-        each = len(batch.ids) // halves
+        parts, halves = self.method.parts, 1 if self.others is None else 2
+        kind, each = parts.sampling.kind, len(batch.ids) // halves
         x0 = self._encoded(batch.pictures, each, generator)
-        steps = parts.sampling.schedule.T
-        t = torch.cat([_timesteps(each, steps, generator) for _ in range(halves)])
-        eps = _normal(x0.shape, each, generator).to(x0)
-        context = parts.unet.prepare(self.text.embed(batch.ids))
+        t, correction = self._timesteps(each, halves, generator)
         level = parts.sampling.schedule.at(t.to(x0.device))
-        losses = simple(parts.unet, x0, context, level, eps, parts.sampling.kind)
-        if self.kind is None:
+        eps = torch.cat([self.levels.noise(half, generator) for half in x0.split(each)])
+        context = parts.unet.prepare(self.text.embed(batch.ids))
+        weight = self.levels.weight(level, kind)
+        losses = simple(parts.unet, x0, context, level, eps, kind, weight)  # (B or 2B,)
+        self.levels.remember(t, losses)
+        if correction is not None:
+            losses = losses * correction.to(losses)
+        if self.others is None:
             return losses.mean(), {}
         own, prior = losses[:each].mean(), losses[each:].mean()
-        return own + self.kind.weight * prior, {"own": own.item(), "prior": prior.item()}
+        return own + self.others.weight * prior, {"own": own.item(), "prior": prior.item()}
+
+    def _timesteps(
+        self, each: int, halves: int, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Timesteps, spread over each half, and the weights that go with them, if any."""
+        drawn = [self.levels.draw(each, generator) for _ in range(halves)]
+        weights = [weight for _, weight in drawn if weight is not None]
+        return torch.cat([t for t, _ in drawn]), torch.cat(weights) if weights else None
 
     @torch.no_grad()
     def _encoded(self, pictures: Tensor, each: int, generator: torch.Generator) -> Tensor:
@@ -105,7 +119,9 @@ class FinetuneStage:
         parts = self.method.parts
         pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
         found = parts.autoencoder.encode(pixels)
-        latents = found.sample(_normal(found.mean.shape, each, generator).to(found.mean))
+        shape = (each, *found.mean.shape[1:])
+        noise = torch.cat([normal(shape, generator) for _ in range(len(pixels) // each)])
+        latents = found.sample(noise.to(found.mean))
         latents = (latents - parts.latent_shift) * parts.latent_scale
         return latents.to(memory_format=torch.channels_last)
 
@@ -122,15 +138,3 @@ class FinetuneStage:
         self.method.export(nets.eval(), folder)
         if self.preprocess is not None:
             self.preprocess.save(folder)
-
-
-def _normal(shape: Sequence[int], each: int, generator: torch.Generator) -> Tensor:
-    """Noise for a batch of one or two halves of `each` images."""
-    parts = [normal((each, *shape[1:]), generator) for _ in range(shape[0] // each)]
-    return torch.cat(parts)
-
-
-def _timesteps(count: int, steps: int, generator: torch.Generator) -> Tensor:
-    """`count` timesteps, spread over the whole batch of all processes."""
-    total, rows = share(generator, count)
-    return to_steps(spread(torch.rand(total, generator=generator)), steps)[rows]

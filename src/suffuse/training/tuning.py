@@ -47,6 +47,11 @@ def still(parts: Parts) -> None:
         net.requires_grad_(False)
 
 
+def _mine(own: nn.ModuleDict, given: nn.ModuleDict) -> dict[str, Any]:
+    """Of `given` those that a method trains: stages may keep more beside them."""
+    return {name: given[name] for name in own}
+
+
 class Whole:
     """The U-Net and, if `text`, the text encoder: a whole model comes out."""
 
@@ -59,8 +64,7 @@ class Whole:
 
     @contextmanager
     def using(self, nets: nn.ModuleDict) -> Iterator[Parts]:
-        given: dict[str, Any] = dict(nets.items())
-        yield replace(self.parts, **given)
+        yield replace(self.parts, **_mine(self.nets, nets))
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
         with self.using(nets) as parts:
@@ -83,8 +87,8 @@ class Adapters:
         self._live = self._attach(self.nets)
 
     def _attach(self, nets: nn.ModuleDict) -> list[Attached]:
-        given: dict[str, Any] = dict(nets.items())
-        return [Attached(getattr(self.parts, part), given[part]) for part in given]
+        given = _mine(self.nets, nets)
+        return [Attached(getattr(self.parts, part), adapter) for part, adapter in given.items()]
 
     @contextmanager
     def using(self, nets: nn.ModuleDict) -> Iterator[Parts]:
@@ -97,10 +101,10 @@ class Adapters:
             yield self.parts
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
-        given: dict[str, Any] = dict(nets.items())
+        lora = Lora(**_mine(self.nets, nets))
         namings: tuple[tuple[str, Naming], ...] = ((FILES[0], "peft"), (KOHYA_FILE, "kohya"))
         for name, naming in namings:
-            save_lora(Lora(**given), folder / name, self.parts.unet_config, naming)
+            save_lora(lora, folder / name, self.parts.unet_config, naming)
 
 
 class Word:
