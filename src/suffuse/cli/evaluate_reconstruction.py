@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,7 +97,7 @@ def _check_data(data: str, size: int | None, objects: int | None) -> None:
 
 
 def _tell(
-    head: dict[str, object], judges: Judges, scores: ReconstructionScores, as_json: str | None
+    head: Mapping[str, object], judges: Judges, scores: ReconstructionScores, as_json: str | None
 ) -> None:
     by = {"network": judges.network.source, "perceptual": judges.perceptual.source}
     found = {name: getattr(scores, name) for name in ("rfid", "psnr", "ssim", "lpips")}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -100,7 +100,8 @@ def open_pictures(path: Path, limit: int | None = None) -> Pictures | None:
     return ArrayPictures(pixels[:limit])
 
 
-class Given(NamedTuple):
+@dataclass(frozen=True)
+class Given:
     """What an autoencoder is measured on.
 
     batches: of at most so many pictures, (B, H, W, 3) uint8

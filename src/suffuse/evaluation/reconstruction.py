@@ -100,10 +100,9 @@ def evaluate_reconstruction(
     given, made = (rows.clone() for rows in (seen.points[0::2], seen.points[1::2]))
     if len(given) < 2:
         raise SuffuseError("reconstructions are scored from two pictures on")
-    scores = torch.stack(pairs.scores).double().mean(0)  # (3,)
-    return ReconstructionScores(
-        frechet(Gaussian.of(given), Gaussian.of(made)), *scores.tolist(), count=len(given)
-    )
+    decibels, likeness, distance = torch.stack(pairs.scores).double().mean(0).tolist()
+    rfid = frechet(Gaussian.of(given), Gaussian.of(made))
+    return ReconstructionScores(rfid, decibels, likeness, distance, len(given))
 
 
 class _Pairs:
