@@ -119,9 +119,9 @@ class FinetuneStage:
         parts = self.method.parts
         pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
         found = parts.autoencoder.encode(pixels)
-        shape = (each, *found.mean.shape[1:])
+        shape = (each, *found.mode.shape[1:])
         noise = torch.cat([normal(shape, generator) for _ in range(len(pixels) // each)])
-        latents = found.sample(noise.to(found.mean))
+        latents = found.sample(noise.to(found.mode))
         latents = (latents - parts.latent_shift) * parts.latent_scale
         return latents.to(memory_format=torch.channels_last)
 
