@@ -1,5 +1,6 @@
 """`suffuse generate` with LoRAs and learned words."""
 
+import pictures
 import pytest
 import torch
 
@@ -28,3 +29,15 @@ def test_a_picture_is_repeated_with_what_it_was_made_with(tmp_path, run, refusal
     (tmp_path / "style.safetensors").unlink()
     message = refusal("generate", "--like", "a.png")
     assert message == "there is no LoRA 'style.safetensors'"
+
+
+def test_a_model_learns_from_a_folder(tmp_path, run, refusal, model):
+    pictures.folder(tmp_path / "mine", 4)
+    asked = ("train", "finetune", "--preset", "toy", "--model", str(model), "--data", "mine")
+    assert refusal(*asked, "-o", "no", "--word", "<rex>").startswith("only textual inversion")
+    assert not (tmp_path / "no").exists()
+    status, out, _ = run(*asked, "-o", "run", "--steps", "2")
+    assert (status, out.strip()) == (0, "run/model")
+    adapters = "run/model/kohya.safetensors"
+    quick = ("number 1", "--steps", "2", "--output", "a.png", "--lora", adapters)
+    assert run("generate", *quick)[0] == 0

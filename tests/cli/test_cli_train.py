@@ -13,6 +13,7 @@ def test_list_shows_presets_with_targets_and_costs(run):
         ("autoencoder", "ldm-vq-f4", "29 V100-days"),
         ("latent", "sd1", "6,250 A100-days", "FID-30k 9.62"),
         ("latent", "toy"),
+        ("finetune", "dreambooth", "prior preservation"),
     ):
         assert any(all(word in line for word in words) for line in out.splitlines()), words
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import suffuse
-from suffuse.cli import console, data, evaluate, generate, inspect, train
+from suffuse.cli import console, data, evaluate, finetune, generate, inspect, train
 
 
 class Group(TyperGroup):
@@ -50,5 +50,6 @@ def _suffuse(
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
+train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

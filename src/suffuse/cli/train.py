@@ -55,12 +55,18 @@ def _train(
     """Train models from scratch."""
     if shown:
         from suffuse.cli.table import grid
+        from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.presets import AUTOENCODERS, LATENTS
 
         rows = []
-        for stage, table in (("autoencoder", AUTOENCODERS), ("latent", LATENTS)):
+        tables: dict[str, Any] = {
+            "autoencoder": AUTOENCODERS,
+            "latent": LATENTS,
+            "finetune": FINETUNES,
+        }
+        for stage, table in tables.items():
             for name, row in table.items():
-                target = row.target
+                target = getattr(row, "target", None)
                 of = (target.score, target.cost, target.source) if target else ("", "", "")
                 rows.append((stage, name, row.about, f"{row.plan.steps:,}", row.plan.batch, *of))
         grid(("stage", "preset", "model", "steps", "batch", "target", "cost", "source"), rows)
@@ -91,10 +97,10 @@ def autoencoder(
     """
     from suffuse.training import presets, stages
 
-    chosen = _configured(presets.preset(presets.AUTOENCODERS, preset), config)
-    plan = _planned(chosen.plan, steps, batch, workers, data)
+    chosen = with_config(presets.preset(presets.AUTOENCODERS, preset), config)
+    plan = planned(chosen.plan, steps, batch, workers, data)
     asked = {"stage": "autoencoder", "preset": preset, "data": data, "perceptual": perceptual}
-    _run(
+    run_stage(
         lambda told, device: stages.autoencoder_stage(
             chosen, seed, data=data, streaming=stream, perceptual=perceptual, note=told
         ),
@@ -134,10 +140,10 @@ def latent(
     """
     from suffuse.training import presets, stages
 
-    chosen = _configured(presets.preset(presets.LATENTS, preset), config)
-    plan = _planned(chosen.plan, steps, batch, workers, None)  # its data are latents in memory
+    chosen = with_config(presets.preset(presets.LATENTS, preset), config)
+    plan = planned(chosen.plan, steps, batch, workers, None)  # its data are latents in memory
     asked = {"stage": "latent", "preset": preset, "data": data, "autoencoder": str(autoencoder)}
-    _run(
+    run_stage(
         lambda told, device: stages.latent_stage(
             chosen,
             autoencoder,
@@ -154,7 +160,7 @@ def latent(
     )
 
 
-def _configured(preset: Any, config: Path | None) -> Any:
+def with_config(preset: Any, config: Path | None) -> Any:
     if config is None:
         return preset
     from suffuse.training.config import configured, read_config
@@ -162,7 +168,7 @@ def _configured(preset: Any, config: Path | None) -> Any:
     return configured(preset, read_config(config), str(config))
 
 
-def _planned(
+def planned(
     plan: Plan, steps: int | None, batch: int | None, workers: int | None, data: str | None
 ) -> Plan:
     if workers is None:
@@ -186,7 +192,7 @@ class Asked:
     resume: bool
 
 
-def _run(make: Callable[[Callable[[str], None], torch.device], Stage], asked: Asked) -> None:
+def run_stage(make: Callable[[Callable[[str], None], torch.device], Stage], asked: Asked) -> None:
     from suffuse.training.checkpoint import check_output, checkpoints
     from suffuse.training.distributed import Team
     from suffuse.training.loop import train
