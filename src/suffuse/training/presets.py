@@ -1,6 +1,6 @@
 """What `--preset` names: every number of a training run, as a table.
 
-`emoji` made the bundled model; `toy` trains in seconds and draws nothing worth looking at. The
+`emoji` is the one for the bundled model; `toy` trains in seconds and draws nothing worth looking at. The
 others are published models, with the score to reach and what it took their authors.
 """
 
@@ -220,7 +220,7 @@ LATENTS = {
             context=192,
         ),
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
-        Plan(steps=11_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
+        Plan(steps=40_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
         scenes=24_576,
         preprocess=Preprocess(size=128),
         target=Target(
