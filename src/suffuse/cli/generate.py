@@ -205,11 +205,13 @@ class _Run:
         import suffuse
         from suffuse.systems.metadata import Origin, describe
 
-        added = {  # the same in all requests
-            "loras": requests[0].loras or (),
-            "embeddings": requests[0].embeddings or (),
-        }
-        system = suffuse.load(model, device=device, dtype=dtype, **added)
+        system = suffuse.load(
+            model,
+            device=device,
+            dtype=dtype,
+            loras=requests[0].loras or (),  # the same in all requests
+            embeddings=[str(file) for file in requests[0].embeddings or ()],
+        )
         info = system.info
         chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
         source = model or os.environ.get("SUFFUSE_MODEL") or None

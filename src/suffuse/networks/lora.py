@@ -189,7 +189,7 @@ def merge(net: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Merged:
             layer = layers[name]
             added = scale * change.change().to(layer.weight.device)
             changes[layer] = changes[layer] + added if layer in changes else added
-    originals = {}
+    originals: dict[Layer, nn.Parameter] = {}
     for layer, change_ in changes.items():
         weight = originals[layer] = layer.weight
         made = torch.empty_like(weight).copy_(weight.float() + change_)

@@ -1,7 +1,7 @@
 """What `--preset` names: every number of a training run, as a table.
 
-`emoji` is the one for the bundled model; `toy` trains in seconds and draws nothing worth looking at. The
-others are published models, with the score to reach and what it took their authors.
+`emoji` is for the model that is to come with Suffuse; `toy` trains in seconds and draws nothing
+worth looking at. The others are published models, with the score to reach and what it took.
 """
 
 from __future__ import annotations
