@@ -167,7 +167,7 @@ class Attached:
 class Merged:
     """Adapters merged into a network. Whoever keeps this can undo it, to the last bit."""
 
-    def __init__(self, originals: Mapping[Layer, nn.Parameter]):
+    def __init__(self, originals: Mapping[Layer, Tensor]):
         self._originals = originals
 
     def undo(self) -> None:
@@ -189,7 +189,7 @@ def merge(net: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Merged:
             layer = layers[name]
             added = scale * change.change().to(layer.weight.device)
             changes[layer] = changes[layer] + added if layer in changes else added
-    originals: dict[Layer, nn.Parameter] = {}
+    originals: dict[Layer, Tensor] = {}
     for layer, change_ in changes.items():
         weight = originals[layer] = layer.weight
         made = torch.empty_like(weight).copy_(weight.float() + change_)
