@@ -145,8 +145,10 @@ def latent_stage(
     latents = kept_latents(
         codec, text, preset, pictures, output, seed=seed, device=device, note=note
     )
-    if preset.reading is not None and pictures is None and init is None and words is None:
+    taught = preset.reading is not None and pictures is None
+    if taught and init is None and words is None:
         _read(text.tower, latents.ids, preset, output / "reading", seed, note)
+    text.tower.requires_grad_(preset.text_trained and not taught)
     sampling = from_config(dict(preset.scheduler))
 
     def system(nets: nn.ModuleDict) -> LatentDiffusion:
@@ -205,7 +207,6 @@ def _text(
     if source is None:
         return TextEncoder(learned_tokenizer(preset, pictures, output, seed, note), tower)
     _take(tower, open_parts(source).text, source, "text encoder")
-    tower.requires_grad_(preset.text_trained)
     return TextEncoder(load_tokenizer(source / "tokenizer"), tower)
 
 
@@ -229,7 +230,6 @@ def _read(
     note("teaching the text encoder to read captions")
     stage = ReadingStage(tower, ids, preset.world, seed=seed)
     train(stage, preset.reading, output, seed=seed, resume=bool(checkpoints(output)), report=told)
-    tower.requires_grad_(False)
 
 
 def _only(nets: nn.ModuleDict, name: str) -> Any:
