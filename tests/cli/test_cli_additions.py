@@ -2,6 +2,7 @@
 
 import pictures
 import pytest
+import tiny
 import torch
 
 from suffuse.networks.lora import LoraConfig, make_adapter
@@ -31,13 +32,14 @@ def test_a_picture_is_repeated_with_what_it_was_made_with(tmp_path, run, refusal
     assert message == "there is no LoRA 'style.safetensors'"
 
 
-def test_a_model_learns_from_a_folder(tmp_path, run, refusal, model):
+def test_a_model_learns_from_a_folder(tmp_path, run, refusal):
     pictures.folder(tmp_path / "mine", 4)
-    asked = ("train", "finetune", "--preset", "toy", "--model", str(model), "--data", "mine")
+    tiny.pipeline().save_pretrained(tmp_path / "small")
+    asked = ("train", "finetune", "--preset", "toy", "--model", "small", "--data", "mine")
     assert refusal(*asked, "-o", "no", "--word", "<rex>").startswith("only textual inversion")
     assert not (tmp_path / "no").exists()
     status, out, _ = run(*asked, "-o", "run", "--steps", "2")
     assert (status, out.strip()) == (0, "run/model")
     adapters = "run/model/kohya.safetensors"
-    quick = ("number 1", "--steps", "2", "--output", "a.png", "--lora", adapters)
-    assert run("generate", *quick)[0] == 0
+    quick = ("number 1", "--model", "small", "--steps", "2", "--output", "a.png")
+    assert run("generate", *quick, "--lora", adapters)[0] == 0

@@ -146,7 +146,7 @@ def latent_stage(
         codec, text, preset, pictures, output, seed=seed, device=device, note=note
     )
     taught = preset.reading is not None and pictures is None
-    if taught and init is None and words is None:
+    if taught and init is None and words is None and not checkpoints(output):
         _read(text.tower, latents.ids, preset, output / "reading", seed, note)
     text.tower.requires_grad_(preset.text_trained and not taught)
     sampling = from_config(dict(preset.scheduler))
