@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from suffuse.cli.console import Bar, Debug, note, say
+from suffuse.cli.report import check_new, write
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ def check(
 ) -> None:
     """Read every picture once; say what there is, and name what is broken or doubled."""
     for path in (sheet, as_json):
-        if path is not None:
-            _writable(path, overwrite)
+        check_new(path, overwrite)
     if sheet is not None and sheet.suffix.lower() != ".png":
         raise SuffuseError(f"a contact sheet is a PNG: name '{sheet}' something.png")
     from suffuse.data.buckets import Buckets
@@ -65,7 +65,8 @@ def check(
     if sheet is not None:
         contact_sheet(table, sheet)
     if as_json is not None:
-        _write_json(as_json, {"source": folder, "size": size, **dataclasses.asdict(report)})
+        found = {"source": folder, "size": size, **dataclasses.asdict(report)}
+        write(as_json, json.dumps(found, ensure_ascii=False, indent=2) + "\n")
     _show(report, folder, size)
     for path in (sheet, as_json):
         if path is not None:
@@ -99,20 +100,6 @@ def emoji(
     with Bar() as bar:
         write_scenes(stream, count, output, seed, lambda i, n: bar.step("drawing", i, n))
     say(str(output))
-
-
-def _writable(path: Path, overwrite: bool) -> None:
-    if path.is_dir() or (path.exists() and not overwrite):
-        why = "is a folder" if path.is_dir() else "is already there: add --overwrite"
-        raise SuffuseError(f"'{path}' {why}, or give another name")
-    if not path.parent.is_dir():
-        raise SuffuseError(f"cannot write '{path}': there is no folder '{path.parent}'")
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _show(report: Report, folder: str, size: int) -> None:

@@ -90,11 +90,12 @@ def tell(shown: Mapping[str, Any], values: Mapping[str, Any], as_json: str | Non
 
     show(shown)
     if as_json is not None:
-        _write(Path(as_json), text + "\n")
+        write(Path(as_json), text + "\n")
         note(f"wrote {as_json}")
 
 
-def _write(path: Path, text: str) -> None:
+def write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all. Raises SuffuseError."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
         fresh.write_text(text, encoding="utf-8")

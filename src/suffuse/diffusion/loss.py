@@ -82,15 +82,11 @@ def p2_weight(level: Level, kind: Kind, k: float = 1.0, gamma: float = 1.0) -> T
     return weight * signal / (level.alpha + level.sigma).square().flatten()
 
 
-def offset_noise(eps: Tensor, amount: float, generator: torch.Generator | None = None) -> Tensor:
-    """`eps` (B, C, H, W) plus one draw a channel, `amount` times standard normal.
+def offset_noise(eps: Tensor, shift: Tensor, amount: float) -> Tensor:
+    """`eps` (B, C, H, W) plus `amount` times `shift` (B, C, 1, 1), both standard normal.
 
     Ordinary noise leaves a channel's mean almost untouched, so a model never learns to change it
     and its pictures stay of middling brightness; the draw for the whole channel lifts that (N.
-    Guttenberg, "Diffusion with offset noise", 2023, who uses 0.1). 0 returns `eps` itself.
+    Guttenberg, "Diffusion with offset noise", 2023, who uses 0.1).
     """
-    if amount == 0:
-        return eps
-    device = eps.device if generator is None else generator.device
-    shift = torch.randn(*eps.shape[:2], 1, 1, generator=generator, device=device)  # (B,C,1,1)
     return eps + amount * shift.to(eps)

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from suffuse.data.preprocess import Preprocess
 from suffuse.data.stream import Stream
-from suffuse.diffusion.loss import simple
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
@@ -88,30 +87,15 @@ class FinetuneStage:
         return Batch(torch.from_numpy(np.concatenate(pictures)), self.text.ids(said))
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        parts, halves = self.method.parts, 1 if self.others is None else 2
-        kind, each = parts.sampling.kind, len(batch.ids) // halves
+        parts = self.method.parts
+        kind, each = parts.sampling.kind, len(batch.ids) // (1 if self.others is None else 2)
         x0 = self._encoded(batch.pictures, each, generator)
-        t, correction = self._timesteps(each, halves, generator)
-        level = parts.sampling.schedule.at(t.to(x0.device))
-        eps = torch.cat([self.levels.noise(half, generator) for half in x0.split(each)])
         context = parts.unet.prepare(self.text.embed(batch.ids))
-        weight = self.levels.weight(level, kind)
-        losses = simple(parts.unet, x0, context, level, eps, kind, weight)  # (B or 2B,)
-        self.levels.remember(t, losses)
-        if correction is not None:
-            losses = losses * correction.to(losses)
+        losses = self.levels.losses_of(parts.unet, x0, context, kind, generator, each)  # (B or 2B,)
         if self.others is None:
             return losses.mean(), {}
         own, prior = losses[:each].mean(), losses[each:].mean()
         return own + self.others.weight * prior, {"own": own.item(), "prior": prior.item()}
-
-    def _timesteps(
-        self, each: int, halves: int, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor | None]:
-        """Timesteps, spread over each half, and the weights that go with them, if any."""
-        drawn = [self.levels.draw(each, generator) for _ in range(halves)]
-        weights = [weight for _, weight in drawn if weight is not None]
-        return torch.cat([t for t, _ in drawn]), torch.cat(weights) if weights else None
 
     @torch.no_grad()
     def _encoded(self, pictures: Tensor, each: int, generator: torch.Generator) -> Tensor:

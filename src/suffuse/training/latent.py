@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from suffuse.data.emoji import World
-from suffuse.diffusion.loss import simple
 from suffuse.diffusion.prediction import Kind
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
@@ -101,7 +100,7 @@ class LatentStage:
         self.levels = Levels(noising or Noising(), schedule)
         self.nets = nn.ModuleDict({"unet": unet, "text": text.tower, "levels": self.levels})
         self.net: Any = torch.compile(unet, dynamic=False) if compiled else unet
-        self.unet, self.text, self.data, self.schedule = unet, text, data, schedule
+        self.unet, self.text, self.data = unet, text, data
         self.kind, self.dropout, self.scale = kind, dropout, data.scale
         self.sample, self.export = sample, export
         self.empty = text.ids([""])  # (1, 1, window)
@@ -123,16 +122,8 @@ class LatentStage:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         x0 = (batch.latents * self.scale).to(memory_format=torch.channels_last)
-        t, correction = self.levels.draw(len(x0), generator)
-        level = self.schedule.at(t.to(x0.device))
-        eps = self.levels.noise(x0, generator)
         context = self.unet.prepare(self.text.embed(batch.ids))
-        weight = self.levels.weight(level, self.kind)
-        losses = simple(self.net, x0, context, level, eps, self.kind, weight)  # (B,)
-        self.levels.remember(t, losses)
-        if correction is not None:
-            losses = losses * correction.to(losses)
-        return losses.mean(), {}
+        return self.levels.losses_of(self.net, x0, context, self.kind, generator).mean(), {}
 
 
 @lru_cache(maxsize=2)

@@ -227,7 +227,8 @@ class Run:
             temporary = path.with_suffix(".tmp.png")
             try:
                 self.stage.sample(nets, temporary)
-                temporary.replace(path)
+                if temporary.exists():  # some stages have nothing to show
+                    temporary.replace(path)
             except OSError as error:  # a full disk costs a picture, not the run
                 self.note(f"no sample at step {self.step}: {error}")
                 temporary.unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from suffuse.diffusion.loss import min_snr_weight, p2_weight
+from suffuse.diffusion.guidance import Context, Network
+from suffuse.diffusion.loss import min_snr_weight, offset_noise, p2_weight, simple
 from suffuse.diffusion.prediction import Kind
 from suffuse.diffusion.schedule import Discrete, Level
 from suffuse.diffusion.timesteps import (
@@ -97,7 +98,30 @@ class Levels(nn.Module):
         if self.noising.offset == 0:
             return eps
         shift = normal((*like.shape[:2], 1, 1), generator).to(like)
-        return eps + self.noising.offset * shift
+        return offset_noise(eps, shift, self.noising.offset)
+
+    def losses_of(
+        self,
+        net: Network[Context],
+        x0: Tensor,
+        context: Context,
+        kind: Kind,
+        generator: torch.Generator,
+        each: int | None = None,
+    ) -> Tensor:
+        """The weighted simple loss of scaled latents (B, C, h, w) at levels drawn for them, (B,).
+
+        each: levels are spread anew over so many of them at a time; None for all
+        """
+        parts = x0.split(each or len(x0))
+        drawn = [self.draw(len(part), generator) for part in parts]
+        t = torch.cat([steps for steps, _ in drawn])
+        level = self.schedule.at(t.to(x0.device))
+        eps = torch.cat([self.noise(part, generator) for part in parts])
+        losses = simple(net, x0, context, level, eps, kind, self.weight(level, kind))
+        self.remember(t, losses)
+        corrections = [weight for _, weight in drawn if weight is not None]
+        return losses * torch.cat(corrections).to(losses) if corrections else losses
 
     @torch.no_grad()
     def remember(self, t: Tensor, losses: Tensor) -> None:
