@@ -24,9 +24,9 @@ from suffuse.errors import SuffuseError
 
 WORLD = World(objects=64)
 GOLDEN = [
-    "a bunch of grapes on an orange background",
-    "a cactus",
-    "a small pineapple on a red background fading to brown",
+    "an emoji of a white circle, gray fading to green",
+    "two buses on a pink background",
+    "a small pineapple on a gray background fading to brown",
 ]
 
 
@@ -41,7 +41,7 @@ def test_every_object_has_a_picture_and_names_of_its_own() -> None:
     for thing in things:
         drawn = sprite(thing.look, 40)
         x0, y0, x1, y1 = drawn.box
-        assert max(x1 - x0, y1 - y0) == 40 - 2 * sprites.MARGIN, thing.en
+        assert max(x1 - x0, y1 - y0) == 40 - 2 * int(40 * sprites.MARGIN), thing.en
         assert drawn.alpha.mean() > 0.08, thing.en
 
 
@@ -79,6 +79,16 @@ def test_scenes_are_what_they_say() -> None:
                 "below": second[3] <= first[1],
             }[scene.relation]
     assert seen == {"single", "many", "pair", "row"}
+
+
+def test_things_wander_by_strides_when_they_may() -> None:
+    def places(world: World) -> set[tuple[int, int]]:
+        drawn = [world.scene_at(i) for i in range(150)]
+        return {(s.placed[0].x, s.placed[0].y) for s in drawn if s.size == "normal"}
+
+    assert places(WORLD) == {(32, 32)}
+    steps = (0, 32, 64)
+    assert places(World(objects=64, wander=1)) == {(x, y) for x in steps for y in steps}
 
 
 def test_masks_and_boxes_fit_the_picture() -> None:

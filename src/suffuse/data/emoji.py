@@ -1,9 +1,9 @@
 """The emoji world: pictures that are fully known, made on the fly, with captions.
 
 A scene is drawn in well under a millisecond, so training sees new ones for ever and nothing is
-stored. Sprites come in few sizes and stand on a lattice of 8 pixels, the factor of the
-autoencoder, so that a latent pattern is the same wherever the object stands: small networks learn
-the world quickly.
+stored. Sprites come in few sizes and stand in few places, on a lattice of 8 pixels, the factor of
+the autoencoder: a caption then says nearly all there is to know of a latent, and small networks
+learn the world quickly.
 
 Some combinations are never drawn for training, by a rule that needs no list: a hash of (object,
 background colour) and of (object, object, relation). The test split draws from these alone.
@@ -79,15 +79,15 @@ class World:
     shape_share: how many of the drawn things are shapes, 0..1
     gradients: how many of the backgrounds fade from one colour to another, 0..1
     kinds: the weights of single, many, pair and row
-    wander: how many lattice cells a thing may stand off its usual place
+    wander: how many strides of 32 pixels a thing may stand off its usual place
     """
 
     objects: int = 64
     shapes: bool = True
-    shape_share: float = 0.2
+    shape_share: float = 0.3
     gradients: float = 0.15
-    kinds: tuple[float, float, float, float] = (0.45, 0.15, 0.3, 0.1)
-    wander: int = 1
+    kinds: tuple[float, float, float, float] = (0.5, 0.1, 0.35, 0.05)
+    wander: int = 0
 
     @property
     def things(self) -> tuple[Thing, ...]:

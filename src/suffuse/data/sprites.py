@@ -22,7 +22,7 @@ _USUAL_PLACES = (
     Path("/usr/share/fonts/noto") / FONT_FILE,
     Path("/usr/share/fonts/google-noto-emoji") / FONT_FILE,
 )
-MARGIN = 2  # pixels left free at the edge of a sprite, so that neighbours never touch
+MARGIN = 1 / 16  # of a sprite left free at its edge, so that neighbours never touch
 SHAPES = ("circle", "square", "triangle", "star", "heart")
 
 
@@ -135,7 +135,7 @@ def _picture(look: Look) -> Image.Image:
 def sprite(look: Look, size: int) -> Sprite:
     """`look` centred in a square of `size` pixels, with `MARGIN` around its longer side."""
     picture = _picture(look)
-    scale = (size - 2 * MARGIN) / max(picture.size)
+    scale = (size - 2 * int(size * MARGIN)) / max(picture.size)
     width, height = (max(1, round(side * scale)) for side in picture.size)
     small = picture.resize((width, height), Image.Resampling.BICUBIC)
     x0, y0 = (size - width) // 2, (size - height) // 2
