@@ -241,6 +241,21 @@ def test_kl_is_torchs():
     assert torch.allclose(latent.kl(), theirs.sum((1, 2, 3)), rtol=1e-4)
 
 
+def test_a_decoder_alone_learns_and_latents_stay():
+    losses = Losses(bands=0.25)
+    alone = AutoencoderStage(TINY, EmojiStream(World(objects=4)), losses, noise=0.3)
+    assert {*alone.groups()["nets"]} == {*alone.net.decoder.parameters()}
+    loss, _ = alone.loss(alone.batch(0, 2, 0), torch.Generator().manual_seed(0))
+    loss.backward()
+    assert all(p.grad is None for p in alone.net.encoder.parameters())
+    assert alone.net.decoder.head.conv.weight.grad.abs().max() > 0
+    images, grey = alone.batch(0, 2, 0).images, torch.Generator().manual_seed(0)
+    noisy, regular, _ = alone.reconstruct(images, grey)
+    assert regular == 0 and not torch.equal(noisy, alone.net.decode(alone.net.encode(images).mode))
+    with pytest.raises(ValueError, match="Gaussian"):
+        AutoencoderStage(replace(SMALL, codes=8), EmojiStream(World(objects=4)), losses, noise=0.3)
+
+
 @pytest.mark.parametrize("shortcut", [True, False])
 def test_unit_channels_change_the_latents_and_nothing_else(shortcut):
     torch.manual_seed(0)

@@ -41,6 +41,9 @@ Batch = Annotated[
 ]
 Workers = Annotated[int | None, typer.Option(help="Processes that prepare batches ahead.")]
 Seed = Annotated[int, typer.Option(help="Of weights, data and noise.")]
+Init = Annotated[
+    Path | None, typer.Option(help="A model folder whose weights training goes on from.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
 
 EVERY = 60.0  # seconds between lines where there is no terminal to show a bar
@@ -89,6 +92,7 @@ def autoencoder(
         str | None,
         typer.Option(help="VGG-16 or LPIPS weights that compare pictures: a file or Hub name."),
     ] = None,
+    init: Init = None,
     debug: Debug = False,
 ) -> None:
     """Stage one: pictures to latents and back.
@@ -102,7 +106,13 @@ def autoencoder(
     asked = {"stage": "autoencoder", "preset": preset, "data": data, "perceptual": perceptual}
     run_stage(
         lambda told, device: stages.autoencoder_stage(
-            chosen, seed, data=data, streaming=stream, perceptual=perceptual, note=told
+            chosen,
+            seed,
+            data=data,
+            streaming=stream,
+            perceptual=perceptual,
+            init=init,
+            note=told,
         ),
         Asked(replace(chosen, plan=plan), asked, output, seed, resume),
     )
@@ -122,9 +132,7 @@ def latent(
     seed: Seed = 0,
     resume: Resume = False,
     workers: Workers = None,
-    init: Annotated[
-        Path | None, typer.Option(help="A model folder whose weights training goes on from.")
-    ] = None,
+    init: Init = None,
     words: Annotated[
         Path | None,
         typer.Option("--text", help="A model folder whose text encoder and tokenizer are taken."),

@@ -25,7 +25,7 @@ from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import silence
 from suffuse.networks.perceptual import Perceptual
 from suffuse.networks.quantizer import CodeKeeper, codebook_loss, perplexity
-from suffuse.training.draw import normal
+from suffuse.training.draw import normal, uniform
 from suffuse.training.reconstruction import Critics, Losses
 
 
@@ -122,12 +122,15 @@ class AutoencoderStage:
         *,
         perceptual: Perceptual | None = None,
         average: bool = False,
+        noise: float | None = None,
         held_out: Stream | None = None,
         seed: int = 0,
         export: Callable[[nn.ModuleDict, Path], None] = lambda nets, folder: None,
     ):
         """perceptual: what compares pictures, if `losses` has such a term
         average: codes are moving averages of their latents instead of learning by gradient
+        noise: the decoder alone is trained, on latents with noise of a deviation up to this:
+            what a diffusion model makes is never quite clean, and its latents stay as they are
         held_out: pictures that samples are made of; else those of the stream
         """
         torch.manual_seed(seed)
@@ -135,6 +138,10 @@ class AutoencoderStage:
         channels_last(self.net)
         if config.shortcut:
             start_from_components(self.net, to_tensor(stream.batch(0, 256, seed).pictures))
+        if noise is not None and config.codes:
+            raise ValueError("a decoder alone is trained for Gaussian latents only")
+        self.noise = noise
+        self.net.encoder.requires_grad_(noise is None)
         self.losses, self.critics = losses, Critics(losses, perceptual)
         self.nets = nn.ModuleDict({"autoencoder": self.net})
         self.keeper: CodeKeeper | None = None
@@ -149,7 +156,7 @@ class AutoencoderStage:
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
         """The weights of each optimizer."""
-        groups = {"nets": [*self.net.parameters()]}
+        groups = {"nets": [p for p in self.net.parameters() if p.requires_grad]}
         if self.critics.logvar is not None:
             groups["nets"] += self.critics.logvar.parameters()
         if self.critics.discriminator is not None:
@@ -186,6 +193,9 @@ class AutoencoderStage:
         if isinstance(net, AutoencoderKL):
             latent = net.encode(images)
             noise = normal(latent.mean.shape, generator).to(images.device)
+            if self.noise is not None:
+                strength = self.noise * uniform((len(images), 1, 1, 1), generator).to(noise)
+                return net.decode(latent.mode + strength * noise), noise.new_zeros(()), {}
             kl = latent.kl().mean()
             return net.decode(latent.sample(noise)), self.losses.kl * kl, {"kl": kl}
         assert isinstance(net, AutoencoderVQ) and self.keeper is not None

@@ -20,6 +20,7 @@ from suffuse.networks.families import SDConfig
 from suffuse.training.noising import Noising
 from suffuse.training.plan import Plan
 from suffuse.training.reconstruction import Losses
+from suffuse.weights.single_file import SCHEDULER
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class AutoencoderPreset:
     world: World = field(default_factory=World)  # where no data are named
     preprocess: Preprocess = field(default_factory=Preprocess)  # of data that are
     average: bool = False  # codes follow their latents instead of learning by gradient
+    noise: float | None = None  # train the decoder alone, on latents with noise up to this
     target: Target | None = None
 
 
@@ -61,18 +63,7 @@ V_SCHEDULER: Mapping[str, Any] = {
 
 
 # That of latent diffusion and Stable Diffusion 1 (CompVis/stable-diffusion, v1-inference.yaml).
-SD_SCHEDULER: Mapping[str, Any] = {
-    "_class_name": "PNDMScheduler",
-    "num_train_timesteps": 1000,
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
-    "prediction_type": "epsilon",
-    "skip_prk_steps": True,
-    "set_alpha_to_one": False,
-    "clip_sample": False,
-    "steps_offset": 1,
-}
+SD_SCHEDULER: Mapping[str, Any] = {**SCHEDULER, "clip_sample": False}
 
 
 @dataclass(frozen=True)
@@ -154,13 +145,22 @@ def _ldm(
     )
 
 
+EMOJI = AutoencoderConfig(channels=(128,), blocks=1, patch=8, latent=4, quant=False, shortcut=True)
+
 AUTOENCODERS = {
     "emoji": AutoencoderPreset(
-        "f = 8, 8 channels, KL, 128 px",
-        AutoencoderConfig(channels=(128,), blocks=1, patch=8, latent=8, quant=False, shortcut=True),
+        "f = 8, 4 channels, KL, 128 px",
+        EMOJI,
         Plan(steps=1000, batch=16, lr=1e-3, warmup=60, cooldown=0.5, ema=0.99, sample_every=300),
         preprocess=Preprocess(size=128),
         target=Target("PSNR 30 dB on held-out scenes", "two CPU cores", GOAL),
+    ),
+    "emoji-decoder": AutoencoderPreset(
+        "its decoder alone, after the U-Net",
+        EMOJI,
+        Plan(steps=1500, batch=16, lr=1e-3, warmup=60, cooldown=0.5, ema=0.99, sample_every=300),
+        preprocess=Preprocess(size=128),
+        noise=0.3,
     ),
     "toy": AutoencoderPreset(
         "to try things with",
@@ -211,8 +211,8 @@ LATENTS = {
     "emoji": LatentPreset(
         "U-Net and text encoder, 128 px",
         SDConfig(
-            in_channels=8,
-            out_channels=8,
+            in_channels=4,
+            out_channels=4,
             channels=(64, 128, 224),
             blocks=1,
             depth=(0, 1, 1),
@@ -220,15 +220,14 @@ LATENTS = {
             context=192,
         ),
         ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
-        Plan(steps=40_000, batch=16, lr=8e-4, ema=0.998, sample_every=500, save_every=250),
-        scenes=24_576,
+        Plan(steps=8000, batch=16, lr=1.2e-3, ema=0.998, sample_every=500, save_every=250),
         preprocess=Preprocess(size=128),
         target=Target(
             "held-out objects 90 %, relations 75 %, backgrounds 97 %", "two CPU cores", GOAL
         ),
         reading=Plan(steps=2600, batch=64, lr=2e-3, warmup=50),
         # What a caption says shows only at noisy levels: there the objects are learned.
-        noising=Noising(power=0.4),
+        noising=Noising(power=0.5),
     ),
     "toy": LatentPreset(
         "to try things with",

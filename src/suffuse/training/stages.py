@@ -64,12 +64,14 @@ def autoencoder_stage(
     data: str | None = None,
     streaming: bool = False,
     perceptual: str | None = None,
+    init: Path | None = None,
     note: Note = lambda _: None,
 ) -> AutoencoderStage:
     """The autoencoder of `preset`, ready to train.
 
     data: pictures that `open_stream` finds; None for the emoji world
     perceptual: what compares them, for `open_perceptual`
+    init: a trained stage one, or a model, whose autoencoder training goes on from
 
     Raises SuffuseError.
     """
@@ -84,23 +86,29 @@ def autoencoder_stage(
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         codec = _only(nets, "autoencoder")
-        if preset.config.shortcut:
+        if preset.config.shortcut and preset.noise is None:  # else latents stay as they are
             images = to_tensor(stream.batch(0, MEASURED, seed).pictures)
             codec = unit_channels(codec, images.to(next(codec.parameters()).device))
         save_autoencoder(codec, folder, perceptual=compares.source if compares else None)
         if data is not None:
             preset.preprocess.save(folder)
 
-    return AutoencoderStage(
+    if init is None and preset.noise is not None:
+        raise SuffuseError("this preset trains a decoder alone: name its model with --init")
+    stage = AutoencoderStage(
         preset.config,
         stream,
         preset.losses,
         perceptual=compares,
         average=preset.average,
+        noise=preset.noise,
         held_out=held_out,
         seed=seed,
         export=export,
     )
+    if init is not None:
+        _take(stage.net, open_autoencoder(init), init, "autoencoder")
+    return stage
 
 
 def latent_stage(
