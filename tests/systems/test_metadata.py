@@ -7,7 +7,7 @@ import struct
 from dataclasses import replace
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -116,6 +116,7 @@ keys = st.from_regex(r"[A-Za-z][A-Za-z0-9 /_-]{0,20}[A-Za-z0-9]", fullmatch=True
 values = st.text() | st.sampled_from(['"', '"a"', "a, b: c", "x\ny", " pad ", "{a", "[", "\\"])
 
 
+@example("a cat", "", {"A": "[", "B": "]"}, 20)
 @given(prompts, st.text(), st.dictionaries(keys, values, max_size=6), st.integers(1, 999))
 def test_text_round_trip(prompt, negative, more, steps):
     assume("Steps" not in more)

@@ -2,9 +2,9 @@
 
 The prompt, then `Negative prompt: …`, both over any number of lines, then one line of fields:
 `Steps: 20, Sampler: Euler a, Schedule type: Karras, CFG scale: 7, Seed: 1, Size: 512x512, …`.
-A value that holds a comma, a colon or a newline is written as a JSON string. The format has no
-escape for a prompt line that itself begins with `Negative prompt:`; such a prompt comes back split
-there, which is why Suffuse stores its own JSON beside this text.
+A value that holds a comma, a colon or a newline, or begins with a bracket, is written as a JSON
+string. The format has no escape for a prompt line that itself begins with `Negative prompt:`; such
+a prompt comes back split there, which is why Suffuse stores its own JSON beside this text.
 """
 
 from __future__ import annotations
@@ -169,7 +169,8 @@ def _show(value: Any) -> str:
 
 
 def _quote(value: str) -> str:
-    plain = not re.search(r"[,:\n]", value) and not value.startswith('"') and value == value.strip()
+    # What begins like a string, an object or a list might be read on into the next field.
+    plain = not re.search(r'[,:\n]|^["{[]', value) and value == value.strip()
     return value if plain else json.dumps(value, ensure_ascii=False)
 
 
