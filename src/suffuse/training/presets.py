@@ -220,13 +220,13 @@ LATENTS = {
             heads=(4, 4, 4),
             context=192,
         ),
-        ClipTextConfig(1536, width=192, layers=3, heads=4, context=32, intermediate=768, eos=1),
+        ClipTextConfig(1536, width=192, layers=4, heads=4, context=32, intermediate=768, eos=1),
         Plan(steps=8000, batch=16, lr=1.2e-3, ema=0.998, sample_every=500, save_every=250),
         preprocess=Preprocess(size=128),
         target=Target(
             "held-out objects 90 %, relations 75 %, backgrounds 97 %", "two CPU cores", GOAL
         ),
-        reading=Plan(steps=2600, batch=64, lr=2e-3, warmup=50),
+        reading=Plan(steps=4000, batch=64, lr=1e-3, warmup=50, cooldown=0.5),
         # What a caption says shows only at noisy levels: there the objects are learned.
         noising=Noising(power=0.5),
     ),
