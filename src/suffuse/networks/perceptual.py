@@ -69,7 +69,7 @@ class FeatureConfig:
     """labels: how many things it is taught to tell apart."""
 
     labels: int
-    widths: tuple[int, ...] = (32, 48, 64, 96, 128)
+    widths: tuple[int, ...] = (16, 32, 64, 96, 128)
     groups: int = 8
 
 

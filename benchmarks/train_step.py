@@ -1,0 +1,139 @@
+"""Training steps a second and peak memory of a U-Net, beside diffusers' UNet2DConditionModel.
+
+    python benchmarks/train_step.py [--only emoji|sd] [--compile] [--turns 2] [--steps 3] [--batch N]
+
+Two networks are looked at: that of the preset `emoji` on its 16 x 16 latents, and that of Stable
+Diffusion 1.5's size on latents of 512 x 512 pixels. Both libraries start from the same random
+weights and see the same numbers: a forward pass, the mean squared error, the backward pass,
+clipping, and the same fused AdamW, in the same precision and channels-last. Every turn is a
+process of its own, ours and theirs in alternation, so that peaks of memory do not mix.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from sd15 import SMALL, machine, ours, theirs
+from torch import Tensor
+
+from suffuse.diffusion.cond import Cond
+from suffuse.networks.families import SDConfig
+from suffuse.systems.latent import choose_device, choose_dtype
+from suffuse.training.presets import LATENTS
+
+LIBRARIES = ("suffuse", "diffusers")
+GOAL = 1.15
+# configuration, latents' side, tokens, images in a batch
+CASES: dict[str, tuple[SDConfig, int, int, int]] = {
+    "emoji": (LATENTS["emoji"].unet, 16, 32, 16),
+    "sd": (SDConfig(), 64, 77, 1),
+    "small": (SMALL, 16, 77, 2),
+}
+
+
+def step_of(library: str, case: str, options: argparse.Namespace) -> Callable[[], float]:
+    """One whole step; it returns the loss."""
+    config, side, tokens, batch = CASES[case]
+    batch = options.batch or batch
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, device)
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, config.in_channels, side, side, generator=generator).to(device, dtype)
+    text = torch.randn(batch, tokens, config.context, generator=generator).to(device, dtype)
+    label = torch.randint(1000, (batch,), generator=generator).to(device)
+    x = x.to(memory_format=torch.channels_last)
+    net: torch.nn.Module = ours(config, dtype, device)
+    if library == "diffusers":
+        net = theirs(net, config)  # type: ignore[arg-type]
+    net.train().requires_grad_(True)
+    called = torch.compile(net, dynamic=False) if options.compile else net
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
+
+    def answer() -> Tensor:
+        if library == "diffusers":
+            return called(x, label, text, return_dict=False)[0]
+        return called(x, label, net.prepare(Cond(tokens=text)))  # type: ignore[operator]
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = (answer().float() - x.float()).square().mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+        return float(loss)
+
+    return step
+
+
+def work(library: str, case: str, options: argparse.Namespace) -> None:
+    """What one process does: seconds of each step after two that do not count, and its peak."""
+    step = step_of(library, case, options)
+    losses = [step(), step()]
+    seconds = []
+    for _ in range(options.steps):
+        start = time.perf_counter()
+        losses.append(step())  # reading the loss waits for the GPU
+        seconds.append(time.perf_counter() - start)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if torch.cuda.is_available():
+        peak = torch.cuda.max_memory_allocated()
+    print(json.dumps([seconds, peak, losses]))
+
+
+def compare(case: str, options: argparse.Namespace) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+    peaks: dict[str, float] = {}
+    losses: dict[str, list[float]] = {}
+    for turn in range(options.turns):
+        for name in LIBRARIES[:: 1 if turn % 2 else -1]:
+            command = [sys.executable, __file__, *sys.argv[1:], "--work", name, "--only", case]
+            run = subprocess.run(command, capture_output=True, text=True)
+            if run.returncode:
+                sys.exit(run.stderr)
+            taken, peaks[name], losses[name] = json.loads(run.stdout.splitlines()[-1])
+            seconds[name] += taken
+    batch = options.batch or CASES[case][3]
+    for name, times in seconds.items():
+        faster = median(seconds["diffusers"]) / median(times)
+        print(
+            f"  {name:12}{batch / median(times):8.2f} images/s  ({min(times):.3f} to "
+            f"{max(times):.3f} s a step){faster:7.2f} x"
+            f"{f'  (goal {GOAL})' if name == 'suffuse' else ''}"
+            f"  peak {peaks[name] / 1e9:.2f} GB",
+            flush=True,
+        )
+    apart = max(abs(a / b - 1) for a, b in zip(losses["suffuse"], losses["diffusers"]))
+    print(f"  losses apart by {apart:.0e} of themselves", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Training steps beside diffusers.")
+    parser.add_argument("--only", choices=list(CASES), help="one network alone")
+    parser.add_argument("--compile", action="store_true", help="both compiled by inductor")
+    parser.add_argument("--dtype", default="auto", choices=["auto", "bfloat16", "float32"])
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--batch", type=int, help="images a step")
+    parser.add_argument("--steps", type=int, default=3, help="that count, in each turn")
+    parser.add_argument("--turns", type=int, default=2, help="processes of each library")
+    parser.add_argument("--work", choices=LIBRARIES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        work(options.work, options.only, options)
+        return
+    device = choose_device(options.device)
+    print(f"{machine(device)}, {choose_dtype(options.dtype, device)}")
+    for case in [options.only] if options.only else ["emoji", "sd"]:
+        print(case, flush=True)
+        compare(case, options)
+
+
+if __name__ == "__main__":
+    main()
