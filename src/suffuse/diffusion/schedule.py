@@ -34,7 +34,7 @@ class Level(NamedTuple):
     they are `(B, 1, 1, 1)`, so that both broadcast over images without further thought.
     """
 
-    alpha: Tensor  # () or (B,1,1,1), signal scale, [0, 1] unless the variance explodes
+    alpha: Tensor  # () or (B,1,1,1), signal scale, [0, 1]
     sigma: Tensor  # () or (B,1,1,1), noise standard deviation, >= 0
     label: Tensor  # () or (B,), what the network is told: an index for discrete schedules
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from suffuse.diffusion.grid import Grid, GridSpec, make_grid
-from suffuse.diffusion.prediction import Prediction, predict
+from suffuse.diffusion.prediction import predict
 from suffuse.diffusion.samplers import SAMPLERS, sampler_names
 from suffuse.diffusion.schedule import Flow, Level
 from suffuse.errors import SuffuseError
@@ -62,7 +62,7 @@ def error(name: str, n: int, begin: float = 0.98, end: float = 0.02, **options) 
         ("dpm++_2m", {}, 2),
         ("dpm++_2m", {"form": "eps"}, 2),
         ("dpm++_2s", {}, 2),
-        ("unipc", {}, 2),
+        ("unipc", {"lower_order_final": False}, 3),
         ("lms", {"order": 2}, 2),
         ("plms", {}, 2),
     ],
