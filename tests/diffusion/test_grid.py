@@ -113,7 +113,7 @@ def test_spacings(spec, n, labels):
 
 
 def test_min_lambda_leaves_out_the_noisiest():
-    lam = -torch.tensor(make_grid(SCHEDULE, 1, GridSpec()).ratios).log()
+    lam = -((1 - SCHEDULE.alpha_bar) / SCHEDULE.alpha_bar).sqrt().log()
     used = int((lam >= -1.5).sum())
     spec = GridSpec("linspace", min_lambda=-1.5)
     assert make_grid(SCHEDULE, 5, spec).label[0] == used - 1

@@ -1,11 +1,13 @@
 """Which levels stage two trains at, and that one process or two, stopped or not, draw the same."""
 
+import math
+
 import pytest
 import torch
 from scipy import stats
 
 from suffuse.diffusion.loss import min_snr_weight, p2_weight
-from suffuse.diffusion.schedule import Discrete, betas
+from suffuse.diffusion.schedule import Discrete, Flow, betas
 from suffuse.errors import SuffuseError
 from suffuse.training.draw import Draw
 from suffuse.training.noising import REMEMBERED, Levels, Noising
@@ -88,3 +90,40 @@ def test_the_memory_is_part_of_a_checkpoint():
 def test_refuses_what_cannot_be():
     with pytest.raises(SuffuseError, match="above 0"):
         Noising(power=0)
+
+
+class Velocity:
+    """The best there is for standard normal data: the mean of `eps - x0` given x."""
+
+    def __call__(self, x, label, context):
+        sigma = (label / 1000).view(-1, 1, 1, 1)
+        return (2 * sigma - 1) * x / ((1 - sigma) ** 2 + sigma**2)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_the_best_flow_has_the_loss_that_must_remain(shift):
+    """`1 / (alpha^2 + sigma^2)` at each level; its mean over even times is pi / 2."""
+    drawing = Levels(Noising(), Flow(shift=shift))
+    x0 = torch.randn(2000, 2, 4, 4, generator=generator(1))
+    losses = drawing.losses_of(Velocity(), x0, None, "flow", generator(2))
+    level = Flow(shift=shift).at(drawing.draw(2000, generator(2))[0])
+    remaining = 1 / (level.alpha**2 + level.sigma**2).flatten()
+    assert losses.mean().item() == pytest.approx(remaining.mean().item(), rel=0.02)
+    assert (losses / remaining).std().item() == pytest.approx((2 / 32) ** 0.5, rel=0.1)
+    if shift == 1:
+        assert remaining.mean().item() == pytest.approx(math.pi / 2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "options", [{"weight": "min-snr"}, {"weight": "p2"}, {"timesteps": "logit-normal"}]
+)
+def test_weights_and_densities_work_on_a_flow(options):
+    """From pure noise, which has no signal, to the cleanest level."""
+    drawing = Levels(Noising(**options), Flow())
+    level = Flow().at(torch.arange(1000))
+    weight = drawing.weight(level, "flow")
+    assert weight is None or (weight.isfinite().all() and weight.min() >= 0 and weight.max() > 0.1)
+    t, _ = drawing.draw(1000, generator())
+    assert t.min() >= 0 and t.max() <= 999
+    x0 = torch.randn(8, 2, 4, 4, generator=generator(1))
+    assert drawing.losses_of(Velocity(), x0, None, "flow", generator(2)).isfinite().all()

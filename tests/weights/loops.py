@@ -53,8 +53,13 @@ def theirs(
     generator = torch.Generator().manual_seed(1)
     takes_generator = "generator" in scheduler.step.__code__.co_varnames
     timesteps = scheduler.timesteps
+    flow = hasattr(scheduler, "scale_noise")  # other names, and no scaling: see Stable Diffusion 3
     if strength is None:
-        x = start() * scheduler.init_noise_sigma
+        x = start() * (1 if flow else scheduler.init_noise_sigma)
+    elif flow:
+        first = int(max(steps - steps * strength, 0)) * scheduler.order
+        timesteps = timesteps[first:]
+        x = scheduler.scale_noise(IMAGE, timesteps[:1], start())
     else:
         first = (steps - int(steps * strength)) * scheduler.order
         timesteps = timesteps[first:]
@@ -62,7 +67,7 @@ def theirs(
             scheduler.set_begin_index(first)
         x = scheduler.add_noise(IMAGE, start(), timesteps[:1])
     for t in timesteps:
-        out = net(scheduler.scale_model_input(x, t), t)
+        out = net(x if flow else scheduler.scale_model_input(x, t), t)
         more = {"generator": generator} if takes_generator else {}
         x = scheduler.step(out, t, x, **more).prev_sample
     return x

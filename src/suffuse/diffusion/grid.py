@@ -5,11 +5,13 @@ which indices are visited, how noise levels lie between them, what the network i
 last step ends, and how large the first noise is. Other programs differ in exactly these, and the
 differences are visible: the last level alone moves a Stable Diffusion image by 0.25 %.
 
-Below, `s = sigma / alpha` is the ratio that k-diffusion and diffusers' Euler family call sigma.
+Below, `s` is what k-diffusion and diffusers' Euler family call sigma: `sigma / alpha`, or for
+rectified flow sigma itself (`schedule.Schedule`).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -18,11 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from suffuse.diffusion.schedule import Discrete, Level
+from suffuse.diffusion.schedule import Level, Schedule
 from suffuse.diffusion.spacing import CURVES, SPACINGS, Array, distilled
 from suffuse.errors import SuffuseError
-
-SMALLEST_ALPHA_BAR = 2.0**-24
 
 NAMES = ("leading", "trailing", "linspace", *CURVES)  # what people may ask for by one word
 
@@ -39,6 +39,7 @@ class GridSpec:
     spacing: Literal["leading", "trailing", "linspace", "uniform", "quad", "distilled"] = "leading"
     offset: int = 0  # added to every index; Stable Diffusion's `leading` and `uniform` use 1
     rounded: bool = True  # `linspace`: to whole indices; the Euler family keeps real ones
+    lowest: float | None = None  # `linspace`: a real index to end at, instead of 0
     drop_cleanest: bool = False  # lay out n + 1 points and leave out the last (DPM-Solver, UniPC)
     taught: int = 50  # `distilled`: on how many steps the model was distilled
     min_lambda: float = float("-inf")  # leave out indices with log(alpha / sigma) below this
@@ -54,6 +55,7 @@ class GridSpec:
     final: Literal["one", "first", "first_s"] = "one"  # where the last step ends, see below
     landing: Literal["next", "stride"] = "next"  # a step from t ends on the next level, or T//n on
     terminal: Literal["zero", "clamp"] = "zero"  # alpha_bar = 0 (zero terminal SNR) stays, or not
+    tail: Literal["floor", "ceil"] = "floor"  # how image-to-image rounds its number of steps
     start: Literal["unit", "sigma"] = "unit"  # standard deviation of the first noise: 1, or sigma
 
     def named(self, word: str) -> GridSpec:
@@ -80,9 +82,10 @@ class Grid:
     sigma: Tensor  # (n+1,) float64
     label: Tensor  # (n,) float32, an index with fractions unless the spec says otherwise
     start: float  # standard deviation of the noise to start from
-    ratios: Array  # (T,) s of every index of the schedule
+    schedule: Schedule
     stride: int = 0  # of `landing="stride"`: how many indices a step spans; 0 means to the next
     skipped: int = 0  # steps cut off the head by `tail`
+    rounding: Literal["floor", "ceil"] = "floor"  # of `tail`
     device: torch.device | None = None
 
     def __len__(self) -> int:
@@ -119,25 +122,35 @@ class Grid:
 
     def at(self, t: int) -> Level:
         """The level of index `t` of the schedule, on the grid or not."""
-        return self._level(float(self.ratios[t]), float(t))
+        index = np.array([t], dtype=np.float64)
+        return self._level(index, self.schedule.s(index))
 
     def of(self, s: float) -> Level:
-        """The variance-preserving level with `sigma / alpha = s`, on the grid or not.
+        """The schedule's level with this `s`, on the grid or not.
 
-        Its label is interpolated in `log s` between indices, as k-diffusion's `sigma_to_t` does.
+        An index for its label is interpolated in `log s`, as k-diffusion's `sigma_to_t` does.
         """
-        return self._level(s, float(_index_of(np.array([s]), self.ratios)[0]))
+        given = np.array([s])
+        return self._level(_index_of(given, _table(self.schedule)), given)
 
-    def _level(self, s: float, label: float) -> Level:
-        alpha, sigma = _alpha_sigma(s)
-        return Level(alpha, sigma, torch.tensor(label, dtype=torch.float32, device=self.device))
+    def _level(self, t: Array, s: Array) -> Level:
+        alpha, sigma = self.schedule.split(torch.from_numpy(s)[0])
+        label = torch.from_numpy(self.schedule.label(t, s))[0]
+        return Level(alpha, sigma, label.to(self.device or "cpu", torch.float32))
+
+    def s(self, level: Level) -> float:
+        """`s` of any level; infinite where its scale is 0."""
+        scale = float(self.schedule.scale(level))
+        return float(level.sigma) / scale if scale else math.inf
 
     def tail(self, strength: float) -> Grid:
-        """The last `int(strength * n)` steps, for image-to-image; `strength` in (0, 1].
+        """The last `strength * n` steps, rounded, for image-to-image; `strength` in (0, 1].
 
         Raises `SuffuseError` when that leaves no step.
         """
         keep = min(int(len(self) * strength), len(self))
+        if self.rounding == "ceil":  # written as in diffusers, for the same last digit
+            keep = len(self) - int(max(len(self) - len(self) * strength, 0))
         if keep < 1:
             raise SuffuseError(
                 f"strength {strength} of {len(self)} steps leaves none: raise either of them"
@@ -153,7 +166,7 @@ class Grid:
 
 
 def make_grid(
-    schedule: Discrete,
+    schedule: Schedule,
     n: int,
     spec: GridSpec = GridSpec(),
     device: torch.device | str | None = None,
@@ -167,52 +180,52 @@ def make_grid(
         raise SuffuseError(f"steps must be at least 1, not {n}")
     if n > schedule.T:
         raise SuffuseError(f"this model's schedule has {schedule.T} steps; {n} are too many")
-    ratios = _ratios(schedule, spec)  # (T,)
-    t = _indices(ratios, n, spec)  # (n,)
-    s = _between(ratios, t, spec)
+    if spec.terminal == "clamp":
+        schedule = schedule.finite()
+    table = _table(schedule)  # (T,)
+    t = _indices(table, n, spec)  # (n,)
+    s = _between(schedule, t, spec)
     if spec.curve is not None:
-        s = _curve(ratios, s, n, spec)
-        t = _index_of(s, ratios)
+        s = _curve(table, s, n, spec)
+        t = _index_of(s, table)
     if not (np.diff(s) < 0).all():
         raise SuffuseError(f"{n} steps are too many for {spec.spacing!r} spacing; ask for fewer")
 
-    alpha, sigma = _alpha_sigma(np.append(s, 0.0 if spec.final == "one" else ratios[0]))
+    last = 0.0 if spec.final == "one" else table[0]
+    alpha, sigma = schedule.split(torch.from_numpy(np.append(s, last)))
     if spec.final == "first_s":
-        alpha[-1], sigma[-1] = 1.0, float(ratios[0])
+        alpha[-1], sigma[-1] = 1.0, float(table[0])
     return Grid(
         alpha,
         sigma,
-        torch.from_numpy(_labels(t, s, spec).astype(np.float32)),
+        torch.from_numpy(_labels(schedule.label(t, s), s, spec).astype(np.float32)),
         1.0 if spec.start == "unit" else float(sigma[0]),
-        ratios,
+        schedule,
         schedule.T // n if spec.landing == "stride" else 0,
+        rounding=spec.tail,
         device=None if device is None else torch.device(device),
     )
 
 
-def _ratios(schedule: Discrete, spec: GridSpec) -> Array:
+def _table(schedule: Schedule) -> Array:
     """`s` of every index, (T,), increasing; infinite where alpha_bar is 0."""
-    alpha_bar = schedule.alpha_bar.numpy()
-    if spec.terminal == "clamp":
-        # 4096 is large enough to be pure noise and small enough to divide by in float32; diffusers'
-        # Euler family and solvers put it in place of infinity, its DDIM does not.
-        alpha_bar = np.maximum(alpha_bar, SMALLEST_ALPHA_BAR)
-    with np.errstate(divide="ignore"):
-        return np.sqrt((1 - alpha_bar) / alpha_bar)
+    return schedule.s(np.arange(schedule.T, dtype=np.float64))
 
 
-def _indices(ratios: Array, n: int, spec: GridSpec) -> Array:
+def _indices(table: Array, n: int, spec: GridSpec) -> Array:
     """The indices of the steps under the spec's spacing, (n,), decreasing."""
-    total = len(ratios)
+    total = len(table)
     if spec.spacing == "distilled":
         t = distilled(n, spec.taught, total)
     else:
         with np.errstate(divide="ignore"):
-            used = total - int((-np.log(ratios) < spec.min_lambda).sum())
+            used = total - int((-np.log(table) < spec.min_lambda).sum())
         # Leaving out the cleanest of n + 1 points makes the last step as long as the others. The
         # trailing spacing has such a last step by nature.
         points = n + (spec.drop_cleanest and spec.spacing != "trailing")
         t = SPACINGS[spec.spacing](points, used, total)
+        if spec.spacing == "linspace" and spec.lowest is not None:
+            t = np.linspace(used - 1.0, spec.lowest, points)
         t = t[:n] if points > n else t
         if spec.spacing == "linspace" and spec.rounded:
             t = t.round()
@@ -226,21 +239,19 @@ def _indices(ratios: Array, n: int, spec: GridSpec) -> Array:
     return t
 
 
-def _between(ratios: Array, t: Array, spec: GridSpec) -> Array:
+def _between(schedule: Schedule, t: Array, spec: GridSpec) -> Array:
     """`s` at real indices `t`, (n,)."""
-    low = np.floor(t).astype(int)
+    low = np.floor(t)
     weight = t - low
-    if not weight.any():
-        return ratios[low]  # also where the noisiest is infinite
-    high = np.minimum(low + 1, len(ratios) - 1)
-    if spec.between == "log_s":
-        return np.exp((1 - weight) * np.log(ratios[low]) + weight * np.log(ratios[high]))
-    return (1 - weight) * ratios[low] + weight * ratios[high]
+    if spec.between == "s" or not weight.any():
+        return schedule.s(t)
+    high = np.minimum(low + 1, schedule.T - 1.0)
+    return np.exp((1 - weight) * np.log(schedule.s(low)) + weight * np.log(schedule.s(high)))
 
 
-def _curve(ratios: Array, spaced: Array, n: int, spec: GridSpec) -> Array:
+def _curve(table: Array, spaced: Array, n: int, spec: GridSpec) -> Array:
     """The spec's curve of `s`, (n,), decreasing."""
-    ends = ratios[::-1] if spec.bounds == "table" else spaced
+    ends = table[::-1] if spec.bounds == "table" else spaced
     # Bounds are rounded to float32, in which other programs keep them: `label="floor"` can turn
     # on their last digit.
     high, low = float(np.float32(ends[0])), float(np.float32(ends[-1]))
@@ -252,26 +263,19 @@ def _curve(ratios: Array, spaced: Array, n: int, spec: GridSpec) -> Array:
     return CURVES[spec.curve](n, low, high, spec.rho)
 
 
-def _index_of(s: Array, ratios: Array) -> Array:
+def _index_of(s: Array, table: Array) -> Array:
     """The real index whose `s` this is, linear in `log s` between indices and clipped to them."""
     # In float32 like diffusers' table, for the same reason as the bounds above.
-    table = np.log(ratios.astype(np.float32)).astype(np.float64)  # (T,)
-    return np.interp(np.log(np.maximum(s, 1e-10)), table, np.arange(len(ratios)))
+    logs = np.log(table.astype(np.float32)).astype(np.float64)  # (T,)
+    return np.interp(np.log(np.maximum(s, 1e-10)), logs, np.arange(len(table)))
 
 
-def _labels(t: Array, s: Array, spec: GridSpec) -> Array:
-    """What the network is told at each step, (n,)."""
+def _labels(label: Array, s: Array, spec: GridSpec) -> Array:
+    """What the network is told at each step, (n,), where the schedule says `label`."""
     if spec.label == "nearest":
-        return t.round()
+        return label.round()
     if spec.label == "floor":
-        return np.floor(t)
+        return np.floor(label)
     if spec.label == "quarter_log_s":
         return np.log(s) / 4  # arXiv 2206.00364, table 1: c_noise
-    return t
-
-
-def _alpha_sigma(s: Array | float) -> tuple[Tensor, Tensor]:
-    """The variance-preserving `alpha` and `sigma` of ratios `s`, exact at 0 and infinity."""
-    ratio = torch.as_tensor(s, dtype=torch.float64)
-    angle = ratio.arctan()
-    return torch.where(ratio.isinf(), 0.0, angle.cos()), angle.sin()
+    return label

@@ -2,7 +2,8 @@
 
 Everything in Suffuse is written for `x = alpha * x0 + sigma * eps` (arXiv 2107.00630, eq. 1). A
 schedule says which `(alpha, sigma)` a step has; what the network is told about the step is a
-separate `label`.
+separate `label`. `Discrete` are the schedules of DDPM and Stable Diffusion, `Flow` is rectified
+flow.
 
 Tables are float64. Other libraries build them in float32; asking `betas` for `dtype=torch.float32`
 reproduces those tables, rounding included, where exact agreement is wanted.
@@ -12,13 +13,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from suffuse.diffusion.spacing import Array
 from suffuse.errors import SuffuseError
+
+SMALLEST_ALPHA_BAR = 2.0**-24
 
 
 class Level(NamedTuple):
@@ -28,9 +34,47 @@ class Level(NamedTuple):
     they are `(B, 1, 1, 1)`, so that both broadcast over images without further thought.
     """
 
-    alpha: Tensor  # () or (B,1,1,1), signal scale, [0, 1] for variance-preserving schedules
+    alpha: Tensor  # () or (B,1,1,1), signal scale, [0, 1]
     sigma: Tensor  # () or (B,1,1,1), noise standard deviation, >= 0
     label: Tensor  # () or (B,), what the network is told: an index for discrete schedules
+
+
+class Schedule(Protocol):
+    """What training, grids and samplers ask of a schedule of `T` steps, index 0 the cleanest.
+
+    `s = sigma / scale` is what k-diffusion and diffusers' samplers call sigma. The scale is chosen
+    so that `x / scale` runs straight over `s` while x0 and eps stay what they are: Euler's step is
+    exact there, and methods of higher order work in these two.
+    """
+
+    @property
+    def T(self) -> int:
+        """Number of training steps."""
+        ...
+
+    def at(self, t: Tensor) -> Level:
+        """The levels of steps `t (B,)`, int64 in [0, T): `(B, 1, 1, 1)`, on `t`'s device."""
+        ...
+
+    def finite(self) -> Schedule:
+        """This schedule with every `s` finite."""
+        ...
+
+    def s(self, t: Array) -> Array:
+        """`s` of indices `t (n,)` in [0, T - 1], also between whole ones; it increases with t."""
+        ...
+
+    def label(self, t: Array, s: Array) -> Array:
+        """What the network is told at indices `t`, where `s` is this, (n,)."""
+        ...
+
+    def split(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """`alpha` and `sigma` of levels `s >= 0`, of any shape, float64."""
+        ...
+
+    def scale(self, level: Level) -> Tensor:
+        """What `x` and `sigma` are divided by, see above; as `level.alpha`."""
+        ...
 
 
 # ---- betas -------------------------------------------------------------------------------------
@@ -97,7 +141,7 @@ def zero_terminal_snr(alpha_bar: Tensor) -> Tensor:
     return ((root - last) * (first / (first - last))) ** 2
 
 
-# ---- the schedule ------------------------------------------------------------------------------
+# ---- schedules ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,3 +193,96 @@ class Discrete:
         alpha = self.alpha_bar.sqrt().to(t.device, torch.float32)
         sigma = (1 - self.alpha_bar).sqrt().to(t.device, torch.float32)
         return Level(alpha[t].view(-1, 1, 1, 1), sigma[t].view(-1, 1, 1, 1), t)  # (B,1,1,1)
+
+    def finite(self) -> Discrete:
+        """alpha_bar = 0, of zero terminal SNR, becomes 2^-24 and its `s` 4096."""
+        # That is large enough to be pure noise and small enough to divide by in float32; diffusers'
+        # Euler family and solvers put it in place of infinity, its DDIM does not.
+        return Discrete(self.alpha_bar.clamp_min(SMALLEST_ALPHA_BAR))
+
+    @cached_property
+    def _table(self) -> Array:
+        """`s = sigma / alpha` of every step, (T,); infinite where alpha_bar is 0."""
+        alpha_bar = self.alpha_bar.numpy()
+        with np.errstate(divide="ignore"):
+            return np.sqrt((1 - alpha_bar) / alpha_bar)
+
+    def s(self, t: Array) -> Array:
+        """`sigma / alpha`, linear between whole indices."""
+        low = np.floor(t).astype(int)
+        weight = t - low
+        if not weight.any():
+            return self._table[low]  # also where the noisiest is infinite
+        high = np.minimum(low + 1, self.T - 1)
+        return (1 - weight) * self._table[low] + weight * self._table[high]
+
+    def label(self, t: Array, s: Array) -> Array:
+        """The index."""
+        return t
+
+    def split(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The variance-preserving ones, exact at 0 and infinity."""
+        angle = s.arctan()
+        return torch.where(s.isinf(), 0.0, angle.cos()), angle.sin()
+
+    def scale(self, level: Level) -> Tensor:
+        """alpha: `x / alpha` is `x0 + s * eps` (arXiv 2206.00364)."""
+        return level.alpha
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Rectified flow, straight from image to noise: `alpha = 1 - s`, `sigma = s`, s in [0, 1].
+
+    arXiv 2209.03003, eq. 1, with time counted from the image. Index i stands for the time
+    `(i + 1) / T`, and `shift` moves times towards noise, in training as in sampling: `s = shift *
+    time / (1 + (shift - 1) * time)` (arXiv 2403.03206, eq. 23). The network is told `T * s`, as
+    diffusers' FlowMatchEulerDiscreteScheduler tells it.
+
+    Raises `SuffuseError` for `T < 1` or a shift that is not above 0.
+    """
+
+    T: int = 1000
+    shift: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.T < 1:
+            raise SuffuseError(f"a schedule needs at least one step, not T={self.T}")
+        if not 0 < self.shift < math.inf:
+            raise SuffuseError(f"the shift of a flow must be above 0, not {self.shift}")
+
+    def at(self, t: Tensor) -> Level:
+        """The levels of steps `t (B,)`, int64 in [0, T): float32 `(B, 1, 1, 1)`, on `t`'s device.
+
+        Looked up like those of `Discrete`, and for the same reason.
+        """
+        table = torch.from_numpy(self.s(np.arange(self.T, dtype=np.float64)))  # (T,)
+        alpha, sigma, label = (
+            part.to(t.device, torch.float32)[t] for part in (1 - table, table, self.T * table)
+        )
+        return Level(alpha.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1), label)  # (B,1,1,1)
+
+    def finite(self) -> Flow:
+        """Itself: s is 1 at most."""
+        return self
+
+    def s(self, t: Array) -> Array:
+        """sigma, which is the shifted time."""
+        time = (t + 1) / self.T
+        return self.shift * time / (1 + (self.shift - 1) * time)
+
+    def label(self, t: Array, s: Array) -> Array:
+        """`T * s`."""
+        return self.T * s
+
+    def split(self, s: Tensor) -> tuple[Tensor, Tensor]:
+        """`1 - s` and `s`; nothing is noisier than 1."""
+        sigma = s.clamp(max=1.0)
+        return 1 - sigma, sigma
+
+    def scale(self, level: Level) -> Tensor:
+        """alpha + sigma, which is 1 on the path: `x` is `x0 + s * (eps - x0)`.
+
+        The levels of ancestral steps lie beside the path, and there it is less.
+        """
+        return level.alpha + level.sigma

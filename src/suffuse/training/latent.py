@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from suffuse.data.emoji import World
 from suffuse.diffusion.prediction import Kind
-from suffuse.diffusion.schedule import Discrete
+from suffuse.diffusion.schedule import Schedule
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.unet import UNet
@@ -88,7 +88,7 @@ class LatentStage:
         unet: UNet,
         text: TextEncoder,
         data: LatentSet,
-        schedule: Discrete,
+        schedule: Schedule,
         *,
         kind: Kind = "v",
         dropout: float = 0.12,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from suffuse.diffusion.guidance import Context, Network
 from suffuse.diffusion.loss import min_snr_weight, offset_noise, p2_weight, simple
 from suffuse.diffusion.prediction import Kind
-from suffuse.diffusion.schedule import Discrete, Level
+from suffuse.diffusion.schedule import Level, Schedule
 from suffuse.diffusion.timesteps import (
     by_probability,
     logit_normal,
@@ -61,7 +61,7 @@ class Levels(nn.Module):
     losses: Tensor
     seen: Tensor
 
-    def __init__(self, noising: Noising, schedule: Discrete):
+    def __init__(self, noising: Noising, schedule: Schedule):
         super().__init__()
         self.noising, self.schedule = noising, schedule
         if noising.timesteps == "importance":

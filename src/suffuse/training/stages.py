@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +38,7 @@ from suffuse.weights.load import open_parts
 from suffuse.weights.parts import Defaults, Info, Parts
 from suffuse.weights.perceptual import open_perceptual
 from suffuse.weights.save import save_autoencoder, save_parts
-from suffuse.weights.scheduler import from_config
+from suffuse.weights.scheduler import from_config, to_config
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -158,6 +159,8 @@ def latent_stage(
         _read(text.tower, latents.ids, preset, output / "reading", seed, note)
     text.tower.requires_grad_(preset.text_trained and not taught)
     sampling = from_config(dict(preset.scheduler))
+    # A config that names another class leaves keys of the preset's own behind.
+    sampling = replace(sampling, config=to_config(sampling))
 
     def system(nets: nn.ModuleDict) -> LatentDiffusion:
         return LatentDiffusion(

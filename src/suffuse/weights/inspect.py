@@ -267,7 +267,7 @@ def _scheduler(folder: Path, name: str) -> dict[str, Any]:
     if name == "scheduler":
         flow = "FlowMatch" in (_class(config) or "")
         hints["prediction"] = "flow" if flow else config.get("prediction_type", "epsilon")
-        for key in ("beta_schedule", "timestep_spacing", "rescale_betas_zero_snr"):
+        for key in ("beta_schedule", "timestep_spacing", "rescale_betas_zero_snr", "shift"):
             if config.get(key):
                 hints[key] = config[key]
     return hints

@@ -124,9 +124,12 @@ def sampling_of(config: Mapping[str, Any], hints: Hints, where: str) -> Sampling
     if hints.prediction is not None:
         config = {**config, "prediction_type": PREDICTIONS[hints.prediction]}
     try:
-        return from_config(config, stable_diffusion=True)
+        sampling = from_config(config, stable_diffusion=True)
     except SuffuseError as problem:
         raise SuffuseError(f"{where}: {problem}") from None
+    if hints.prediction is not None and sampling.kind == "flow":
+        raise SuffuseError(f"{where}: a rectified flow, which cannot predict {hints.prediction!r}")
+    return sampling
 
 
 def with_heads(config: SDConfig, hints: Hints, where: str) -> SDConfig:

@@ -12,18 +12,10 @@ from suffuse.diffusion.grid import GridSpec
 from suffuse.diffusion.guidance import clip, dynamic_threshold
 from suffuse.diffusion.prediction import Denoiser, Kind
 from suffuse.diffusion.samplers import SAMPLERS, resolve
-from suffuse.diffusion.schedule import Discrete, betas, zero_terminal_snr
+from suffuse.diffusion.schedule import Discrete, Flow, Schedule, betas, zero_terminal_snr
 from suffuse.errors import SuffuseError
-from suffuse.weights.scheduler_table import (
-    CLASSES,
-    CURVE_KEYS,
-    SPACINGS,
-    STAND_INS,
-    UNSUPPORTED,
-    Config,
-    Row,
-    pick,
-)
+from suffuse.weights.scheduler_rules import CURVE_KEYS, SPACINGS, Config, flow_of, pick
+from suffuse.weights.scheduler_table import CLASSES, STAND_INS, UNSUPPORTED, Row
 
 KINDS: Mapping[str, Kind] = {
     "epsilon": "eps",
@@ -41,7 +33,7 @@ class Sampling:
     grid: GridSpec
     options: Mapping[str, Any]  # of the sampler
     kind: Kind
-    schedule: Discrete
+    schedule: Schedule
     config: Config  # the file itself: another sampler may read other keys of it
     stable_diffusion: bool = False  # as given to `from_config`
     learned_var: bool = False  # the network's output has a second half; for `predict`
@@ -61,13 +53,15 @@ class Sampling:
         `sampler` is any name that `resolve` knows, `grid` a word of `grid.NAMES`; a curve in the
         sampler's name ("DPM++ 2M Karras") counts as a grid. What the file says about steps carries
         over, as with diffusers' `SomeScheduler.from_config(pipe.scheduler.config)`. Chaining works.
+        A rectified flow keeps its class and so its grid: the others' know nothing of flow.
         """
         config, options = dict(self.config), dict[str, Any]()
         name = self.sampler
         if sampler is not None:
             found = resolve(sampler)
             name, grid, options = found.name, grid or found.grid, dict(found.options)
-            config |= STAND_INS.get(name, {"_class_name": SAMPLERS[name].diffusers})
+            if not isinstance(self.schedule, Flow):
+                config |= STAND_INS.get(name, {"_class_name": SAMPLERS[name].diffusers})
         if grid is not None:
             config |= {key: grid == word for word, key in CURVE_KEYS.items()}
             config |= {"use_lu_lambdas": False}
@@ -112,7 +106,7 @@ def from_config(config: Config, stable_diffusion: bool = False) -> Sampling:
         sampler,
         grid,
         options,
-        pick(KINDS, c, "prediction_type"),
+        "flow" if isinstance(schedule, Flow) else pick(KINDS, c, "prediction_type"),
         schedule,
         dict(config),
         stable_diffusion,
@@ -146,8 +140,10 @@ def _read(config: Config, stable_diffusion: bool) -> tuple[Row, dict[str, Any]]:
     return row, c
 
 
-def _schedule(c: Config) -> Discrete:
-    """In float32 throughout, rounding at the same places as diffusers."""
+def _schedule(c: Config) -> Schedule:
+    """Betas in float32 throughout, rounding at the same places as diffusers."""
+    if "shift" in c:
+        return flow_of(c)
     if c["trained_betas"] is not None:
         table = torch.tensor(c["trained_betas"], dtype=torch.float32)
     else:

@@ -2,7 +2,8 @@
 
 All formulas are for `x = alpha * x0 + sigma * eps`. Papers that write them for `alpha = 1` (EDM,
 k-diffusion) mean `x / alpha` and `s = sigma / alpha`; those that write them for
-`sigma^2 = 1 - alpha^2` (DDPM, DDIM) are the same formulas again.
+`sigma^2 = 1 - alpha^2` (DDPM, DDIM) are the same formulas again. For rectified flow those of EDM
+hold in `x` and `s = sigma`, as `Schedule.scale` says.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Step(NamedTuple):
 
 
 def ratio(level: Level) -> float:
-    """`s = sigma / alpha`; infinite where alpha is 0."""
+    """`sigma / alpha`, of which lambda is minus the logarithm; infinite where alpha is 0."""
     alpha = float(level.alpha)
     return float(level.sigma) / alpha if alpha else math.inf
 
@@ -37,21 +38,21 @@ def move(x: Tensor, x0: Tensor, now: Level, then: Level) -> Tensor:
     """`x` carried from `now` to `then` as if `x0` were its clean image all the way.
 
     One Euler step of the probability-flow ODE in `x / alpha` over `s` (arXiv 2206.00364, alg. 1),
-    DDIM without noise (arXiv 2010.02502, eq. 12) and the first-order DPM-Solver++ (arXiv
-    2211.01095, eq. 8) are all this.
+    DDIM without noise (arXiv 2010.02502, eq. 12), the first-order DPM-Solver++ (arXiv 2211.01095,
+    eq. 8) and an Euler step of rectified flow (arXiv 2209.03003) are all this.
     """
     keep = then.sigma / now.sigma
     return keep * x + (then.alpha - keep * now.alpha) * x0
 
 
-def slope(x: Tensor, x0: Tensor, now: Level) -> Tensor:
-    """`d(x / alpha) / ds`, the noise that explains `x` given `x0`."""
-    return (x - now.alpha * x0) / now.sigma
+def slope(x: Tensor, x0: Tensor, now: Level, grid: Grid) -> Tensor:
+    """`d(x / scale) / ds` given `x0`: the noise that explains `x`, for flow `eps - x0`."""
+    return (x - grid.schedule.scale(now) * x0) / now.sigma
 
 
-def slide(x: Tensor, d: Tensor, now: Level, then: Level) -> Tensor:
-    """`x` carried from `now` to `then` along the slope `d` of `x / alpha` over `s`."""
-    keep = then.alpha / now.alpha
+def slide(x: Tensor, d: Tensor, now: Level, then: Level, grid: Grid) -> Tensor:
+    """`x` carried from `now` to `then` along the slope `d` of `x / scale` over `s`."""
+    keep = grid.schedule.scale(then) / grid.schedule.scale(now)
     return keep * x + (then.sigma - keep * now.sigma) * d
 
 
@@ -72,4 +73,4 @@ def fork(now: Level, then: Level, eta: float) -> tuple[Level, Tensor]:
 
 def halfway(grid: Grid, now: Level, then: Level, r: float = 0.5) -> Level:
     """The level a share `r` of the way from `now` to `then` in `log s`."""
-    return grid.of(ratio(now) ** (1 - r) * ratio(then) ** r)
+    return grid.of(grid.s(now) ** (1 - r) * grid.s(then) ** r)

@@ -35,7 +35,8 @@ def dpm2(
         else:
             middle = halfway(grid, now, then)
             trial = move(x, p.x0, now, middle)
-            x = slide(x, slope(trial, denoiser(trial, middle).x0, middle), now, then)
+            d = slope(trial, denoiser(trial, middle).x0, middle, grid)
+            x = slide(x, d, now, then, grid)
         yield Step(i, x, p.x0)
 
 
@@ -51,7 +52,8 @@ def dpm2_a(
         else:
             middle = halfway(grid, now, down)
             trial = move(x, p.x0, now, middle)
-            x = slide(x, slope(trial, denoiser(trial, middle).x0, middle), now, down)
+            d = slope(trial, denoiser(trial, middle).x0, middle, grid)
+            x = slide(x, d, now, down, grid)
         if up > 0:
             x = x + s_noise * up * noise()
         yield Step(i, x, p.x0)

@@ -74,7 +74,8 @@ def singlestep(
     """Groups of `order` steps, each starting anew where its group began; one evaluation a step.
 
     Within a group the order rises 1, 2, 3, as in diffusers' `scheduling_dpmsolver_singlestep.py`;
-    `lower_order_final` lets the last group be shorter. Options as in `multistep`.
+    `lower_order_final` lets the last group be shorter. A step from pure noise, which is infinitely
+    long in lambda, is a group of its own. Options as in `multistep`.
     """
     _check(order)
     orders = _orders(grid.whole, order, lower_order_final, float(grid.sigma[-1]) == 0)
@@ -82,7 +83,7 @@ def singlestep(
     begin, x_begin = grid.level(0), x
     for i, now, then in grid.steps():
         p = denoiser(x, now)
-        if orders[grid.skipped + i] == 1 or not group:
+        if orders[grid.skipped + i] == 1 or not group or math.isinf(group[0][0]):
             begin, x_begin, group = now, x, []
         group = [*group, (-math.log(ratio(now)), _predicted(p, form))]
         d = _derivatives_ahead(group, then, solver)
@@ -121,6 +122,7 @@ def _weights(now: Level, then: Level, form: Form, eta: float) -> tuple[float, li
     s, s_then = ratio(now), ratio(then)
     q = s_then / s  # exp(-h); written so that a step to s = 0, of infinite h, stays finite
     h = -math.log(q) if q > 0 else math.inf
+    check_start(now, form)
     if form == "x0":
         k = h * (1 + eta)
         c1 = alpha * (1 - q ** (1 + eta))
@@ -177,6 +179,15 @@ def _orders(n: int, order: int, lower_order_final: bool, to_zero: bool) -> list[
 
 def _predicted(p: Prediction, form: Form) -> Tensor:
     return p.x0 if form == "x0" else p.eps
+
+
+def check_start(now: Level, form: Form) -> None:
+    """Raises `SuffuseError` where the noise would be integrated from a level without signal."""
+    if form == "eps" and now.alpha == 0:
+        raise SuffuseError(
+            "solvers of the noise (form 'eps') cannot start from pure noise, as this model does: "
+            "use form 'x0' (dpm++)"
+        )
 
 
 def _check(order: int) -> None:

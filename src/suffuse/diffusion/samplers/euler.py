@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Denoiser
-from suffuse.diffusion.samplers.common import Noise, Step, fork, move, ratio, slide, slope
+from suffuse.diffusion.samplers.common import Noise, Step, fork, move, slide, slope
 from suffuse.diffusion.schedule import Level
 
 
@@ -66,8 +66,8 @@ def heun(
         p = denoiser(x, now)
         trial = move(x, p.x0, now, then)
         if then.sigma > 0:
-            end = slope(trial, denoiser(trial, then).x0, then)
-            trial = slide(x, (slope(x, p.x0, now) + end) / 2, now, then)
+            end = slope(trial, denoiser(trial, then).x0, then, grid)
+            trial = slide(x, (slope(x, p.x0, now, grid) + end) / 2, now, then, grid)
         x = trial
         yield Step(i, x, p.x0)
 
@@ -83,10 +83,11 @@ def churn(
     s_noise: float,
 ) -> tuple[Tensor, Level]:
     """`x` and its level with a little more noise (arXiv 2206.00364, algorithm 2, lines 4-6)."""
-    s = ratio(now)
+    s = grid.s(now)
     gamma = min(s_churn / grid.whole, math.sqrt(2) - 1) if s_tmin <= s <= s_tmax else 0.0
-    if gamma <= 0:
+    if gamma <= 0 or now.alpha == 0:  # to pure noise none can be added
         return x, now
     up = grid.of(s * (1 + gamma))
-    more = (s * (1 + gamma)) ** 2 - s**2
-    return up.alpha * (x / now.alpha + s_noise * math.sqrt(more) * noise()), up
+    keep = up.alpha / now.alpha
+    more = (up.sigma**2 - (keep * now.sigma) ** 2).sqrt()
+    return keep * x + s_noise * more * noise(), up

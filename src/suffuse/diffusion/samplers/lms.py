@@ -9,7 +9,7 @@ from torch import Tensor
 
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Denoiser
-from suffuse.diffusion.samplers.common import Noise, Step, ratio, slope
+from suffuse.diffusion.samplers.common import Noise, Step, slope
 
 
 def lms(denoiser: Denoiser, x: Tensor, grid: Grid, noise: Noise, order: int = 4) -> Iterator[Step]:
@@ -17,10 +17,11 @@ def lms(denoiser: Denoiser, x: Tensor, grid: Grid, noise: Noise, order: int = 4)
     past: list[tuple[float, Tensor]] = []  # s and the slope there, newest first
     for i, now, then in grid.steps():
         p = denoiser(x, now)
-        past = [(ratio(now), slope(x, p.x0, now)), *past][:order]
-        weights = adams_bashforth([s for s, _ in past], ratio(then))
+        past = [(grid.s(now), slope(x, p.x0, now, grid)), *past][:order]
+        weights = adams_bashforth([s for s, _ in past], grid.s(then))
         turn = sum((w * d for w, (_, d) in zip(weights, past)), 0 * x)
-        x = then.alpha * (x / now.alpha + turn)
+        scale = grid.schedule.scale
+        x = scale(then) * (x / scale(now) + turn)
         yield Step(i, x, p.x0)
 
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Denoiser, Prediction, solve
 from suffuse.diffusion.samplers.common import Noise, Step
-from suffuse.diffusion.schedule import Level
+from suffuse.diffusion.schedule import Flow, Level
+from suffuse.errors import SuffuseError
 
 # Adams-Bashforth weights of 1 to 4 outputs, newest first (eq. 12 and its lower orders).
 WEIGHTS = (
@@ -33,7 +34,11 @@ def plms(
     The first outputs come from one improved Euler step, which costs an evaluation more (CompVis'
     PLMS, diffusers' `skip_prk_steps`), or from three Runge-Kutta steps, which cost nine more. What
     is averaged is the raw output, whatever it predicts; clipping wrappers have no say in it.
+
+    Raises `SuffuseError` for Runge-Kutta steps of a rectified flow.
     """
+    if warmup == "runge_kutta" and isinstance(grid.schedule, Flow):
+        raise SuffuseError("PLMS warms up in whole training steps, which flow has not: use 'euler'")
     past: list[Tensor] = []  # newest first
     for i, now, then in grid.steps():
         p = denoiser(x, now)

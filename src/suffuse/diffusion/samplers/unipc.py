@@ -12,10 +12,8 @@ from torch import Tensor
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.common import Noise, Step, ratio
+from suffuse.diffusion.samplers.dpm_solver import Form, Point, check_start
 from suffuse.diffusion.schedule import Level
-
-Form = Literal["x0", "eps"]
-Point = tuple[float, Tensor]  # lambda, and what was predicted there
 
 
 def unipc(
@@ -32,13 +30,16 @@ def unipc(
     """Algorithms 5 to 8: predict the next level, evaluate there, correct, go on; order `order`.
 
     `form` says which prediction is integrated, `variant` the function B(h) of section 3.1. Steps
-    whose number is in `uncorrected` keep their prediction. A step to sigma = 0 has order 1.
+    whose number is in `uncorrected` keep their prediction. A step to sigma = 0 has order 1, and one
+    from pure noise too: it is infinitely long in lambda.
     """
     past: list[Point] = []  # newest first
     used, begin, x_begin = 1, grid.level(0), x
     for i, now, then in grid.steps():
         p = denoiser(x, now)
         m = p.x0 if form == "x0" else p.eps
+        if past and math.isinf(past[0][0]):
+            past = []
         if past and grid.skipped + i - 1 not in uncorrected:
             x = _advance(x_begin, begin, now, past[:used], form, variant, m)
         past = [(-math.log(ratio(now)), m), *past][:order]
@@ -59,6 +60,7 @@ def _advance(
     end: Tensor | None,
 ) -> Tensor:
     """`x` from `now` to `then` by what is known at `points`, newest first, and at the `end`."""
+    check_start(now, form)
     (l0, m0), *older = points
     q = ratio(then) / ratio(now)  # exp(-h); h is infinite on a step to sigma = 0
     h = -math.log(q) if q > 0 else math.inf
