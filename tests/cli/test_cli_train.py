@@ -28,6 +28,7 @@ def test_list_shows_presets_with_targets_and_costs(run):
         (("--config", "wrong.json"), "wrong.json: plan.lr: input should be a valid number"),
         (("--resume",), "there is nothing to resume"),
         (("--preset", "toy", "--data", "nowhere"), "there is no folder or file 'nowhere'"),
+        (("--preset", "toy", "--stream"), "only data can be streamed: name them with --data"),
     ],
 )
 def test_one_line_and_nothing_begun(args, message, tmp_path, refusal):

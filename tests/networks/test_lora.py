@@ -17,6 +17,7 @@ from suffuse.networks.lora import (
     Attached,
     LoraConfig,
     LowRank,
+    has_attached,
     layers_of,
     make_adapter,
     merge,
@@ -103,6 +104,31 @@ def test_attached_and_merged_are_the_same_function(unet, given_x):
     done.undo()
     assert all(torch.equal(w, weights[name]) for name, w in unet.state_dict().items())
     assert torch.equal(answer(unet, *given_x), before)
+
+
+@pytest.mark.parametrize("layouts", [False, True])
+def test_a_packed_twin_has_what_was_attached(unet, given_x, layouts):
+    """Also in layers that packing replaces; as it was then, whatever becomes of the adapter."""
+    before = answer(unet, *given_x)
+    one, two, idle = (trained(unet, seed=seed, rank=2) for seed in (2, 3, 4))
+    with Attached(unet, one, 0.7) as first, Attached(unet, two, -0.5), Attached(unet, idle, 0.0):
+        want = answer(unet, *given_x)
+        twin = pack(unet, layouts=layouts)
+        assert torch.equal(answer(unet, *given_x), want)
+        first.scale = 0.0
+        got = answer(twin, *given_x)
+    assert torch.allclose(got, want, atol=1e-5 * float(want.abs().max()))
+    assert torch.equal(answer(unet, *given_x), before)
+    assert torch.equal(answer(twin, *given_x), got) and not has_attached(twin)
+
+
+def test_on_other_devices_a_twin_is_made_for_adapters_alone(unet):
+    unet.to("meta")
+    assert pack(unet) is unet
+    with Attached(unet, make_adapter(unet, LoraConfig())):
+        twin = pack(unet)
+        assert has_attached(unet) and not has_attached(twin)
+    assert twin.stem.weight is unet.stem.weight
 
 
 @settings(max_examples=20, deadline=None)

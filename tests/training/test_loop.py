@@ -167,6 +167,24 @@ def test_the_last_and_the_best_are_kept(tmp_path):
     assert tuple(state["best"]) == (1.0, 20)
 
 
+def test_a_stage_that_cannot_tell_is_judged_by_its_loss(tmp_path):
+    class Judged(Line):
+        mark = None
+
+        def score(self, nets):
+            return self.mark
+
+    stage = Judged()
+    train(stage, replace(PLAN, steps=40), tmp_path)
+    state = torch.load(checkpoints(tmp_path)[-1], weights_only=True)
+    assert state["by"] == "loss" and 0 < state["best"][0] < 1
+    stage = Judged()
+    stage.mark = 7.0  # worse than any loss, and of another kind
+    train(stage, PLAN, tmp_path, resume=True)
+    state = torch.load(checkpoints(tmp_path)[-1], weights_only=True)
+    assert state["by"] == "score" and tuple(state["best"]) == (7.0, 60)
+
+
 def test_a_run_of_an_older_version_goes_on(tmp_path):
     train(Line(), PLAN, tmp_path / "whole")
     train(Line(), replace(PLAN, save_every=40), tmp_path / "old")

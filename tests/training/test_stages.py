@@ -21,7 +21,8 @@ from suffuse.networks.families import SDConfig, initialise, stable_diffusion
 from suffuse.systems.encoders import TextEncoder
 from suffuse.text.bpe import save_tokenizer, train_bpe
 from suffuse.text.tokenizer import load_tokenizer
-from suffuse.training.latent import LatentSet, LatentStage
+from suffuse.training.encoded import LatentSet
+from suffuse.training.latent import LatentStage
 from suffuse.training.presets import AUTOENCODERS, LATENTS, preset
 
 CAPTIONS = ["a dog on a blue background", "두 마리 개", "a cat", "a red circle above a cat"]
@@ -112,6 +113,15 @@ def test_a_folder_of_pictures_becomes_a_model(tmp_path):
     assert system.generate(suffuse.Request(captions[0], seed=1))[0].size == (64, 64)
     again = _suffuse("train", "latent", *toy, "-a", first / "model", "-o", second, "--resume")
     assert "encoding" not in again.stderr
+    third = tmp_path / "fresh"
+    new = ("--no-cache-latents", "--init", second / "model")
+    said = _suffuse("train", "latent", *toy, *new, "-a", first / "model", "-o", third)
+    assert "skipped 1 broken picture: broken.png" in said.stderr
+    assert (third / "scale.json").exists() and not (third / "latents.safetensors").exists()
+    record = json.loads((third / "run.json").read_text())
+    assert record["init"] == str(second / "model") and record["text"] is None
+    assert (record["cache_latents"], record["stream"]) == (False, False)
+    assert record["config"]["plan"]["workers"] == 2
 
 
 @pytest.mark.slow
@@ -161,9 +171,9 @@ def stage(tmp_path):
 
 def test_a_batch_depends_on_seed_and_step_alone(stage):
     a, b, c = stage.batch(7, 8, 0), stage.batch(7, 8, 0), stage.batch(7, 8, 1)
-    assert torch.equal(a.latents, b.latents) and torch.equal(a.ids, b.ids)
-    assert not torch.equal(a.latents, c.latents)
-    epoch = torch.cat([stage.batch(i, 8, 0).latents for i in range(5)])
+    assert torch.equal(a.images, b.images) and torch.equal(a.ids, b.ids)
+    assert not torch.equal(a.images, c.images)
+    epoch = torch.cat([stage.batch(i, 8, 0).images for i in range(5)])
     assert len(torch.unique(epoch.flatten(1), dim=0)) == 40  # every scene once
 
 

@@ -14,7 +14,7 @@ from suffuse.data.emoji import World
 from suffuse.data.stream import EmojiStream
 from suffuse.networks.autoencoder import AutoencoderConfig, AutoencoderKL
 from suffuse.networks.discriminator import DiscriminatorConfig
-from suffuse.networks.perceptual import Perceptual, Vgg
+from suffuse.networks.perceptual import Perceptual, Vgg, style
 from suffuse.training.autoencoder import (
     AutoencoderStage,
     start_from_components,
@@ -254,6 +254,29 @@ def test_a_decoder_alone_learns_and_latents_stay():
     assert regular == 0 and not torch.equal(noisy, alone.net.decode(alone.net.encode(images).mode))
     with pytest.raises(ValueError, match="Gaussian"):
         AutoencoderStage(replace(SMALL, codes=8), EmojiStream(World(objects=4)), losses, noise=0.3)
+
+
+@pytest.mark.parametrize("noise", [None, 0.3])
+def test_the_score_is_the_distance_of_held_out_pictures(noise):
+    world = World(objects=6)
+    losses = replace(EVERY, reduction="sum", start=0)
+    trained = stage(losses=losses, held_out=EmojiStream(world, split="test"), noise=noise)
+    with torch.no_grad():
+        trained.critics.logvar[0].fill_(2.0)
+    score, state = trained.score(trained.nets), torch.get_rng_state()
+    assert trained.score(trained.nets) == score and torch.equal(torch.get_rng_state(), state)
+    images = to_tensor(world.batch(0, 32, "en", 1, "test")[0])
+    with torch.no_grad():
+        latent = trained.net.encode(images).mode
+        if noise:
+            drawn = [torch.randn(8, *latent.shape[1:], generator=g) for g in [generator()] * 4]
+            latent = latent + 0.15 * torch.cat(drawn)
+        again = trained.net.decode(latent)
+        maps = trained.critics.perceptual.maps(again, images)
+        want = (again - images).abs().mean() + 0.25 * laplacian_loss(again, images)
+        want += trained.critics.perceptual.distance(*maps).mean() + style(*maps).mean()
+    assert score == pytest.approx(want.item(), rel=1e-4)
+    assert stage(losses=losses).score(trained.nets) is None
 
 
 @pytest.mark.parametrize("shortcut", [True, False])

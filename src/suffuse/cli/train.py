@@ -35,6 +35,13 @@ Data = Annotated[
 Streamed = Annotated[
     bool, typer.Option("--stream", help="Read the data in order, without copying them here.")
 ]
+Cached = Annotated[
+    bool,
+    typer.Option(
+        "--cache-latents/--no-cache-latents",
+        help="Encode pictures once and keep that, or those of each step anew.",
+    ),
+]
 Steps = Annotated[int | None, typer.Option(help="In place of the preset's.")]
 Batch = Annotated[
     int | None, typer.Option(help="Images a step over all processes, in place of the preset's.")
@@ -103,7 +110,8 @@ def autoencoder(
 
     chosen = with_config(presets.preset(presets.AUTOENCODERS, preset), config)
     plan = planned(chosen.plan, steps, batch, workers, data)
-    asked = {"stage": "autoencoder", "preset": preset, "data": data, "perceptual": perceptual}
+    asked = {"stage": "autoencoder", "preset": preset, "data": data, "stream": stream}
+    asked |= {"perceptual": perceptual, "init": _name(init)}
     run_stage(
         lambda told, device: stages.autoencoder_stage(
             chosen,
@@ -127,6 +135,8 @@ def latent(
     preset: Preset = "emoji",
     config: Config = None,
     data: Data = None,
+    stream: Streamed = False,
+    cache: Cached = True,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -149,8 +159,11 @@ def latent(
     from suffuse.training import presets, stages
 
     chosen = with_config(presets.preset(presets.LATENTS, preset), config)
-    plan = planned(chosen.plan, steps, batch, workers, None)  # its data are latents in memory
-    asked = {"stage": "latent", "preset": preset, "data": data, "autoencoder": str(autoencoder)}
+    read = None if cache else data  # latents that are kept are in memory
+    plan = planned(chosen.plan, steps, batch, workers, read)
+    asked = {"stage": "latent", "preset": preset, "data": data, "stream": stream}
+    asked |= {"cache_latents": cache, "autoencoder": str(autoencoder)}
+    asked |= {"init": _name(init), "text": _name(words)}
     run_stage(
         lambda told, device: stages.latent_stage(
             chosen,
@@ -158,6 +171,8 @@ def latent(
             output,
             seed,
             data=data,
+            streaming=stream,
+            cache=cache,
             compiled=compiled,
             init=init,
             words=words,
@@ -166,6 +181,10 @@ def latent(
         ),
         Asked(replace(chosen, plan=plan), asked, output, seed, resume),
     )
+
+
+def _name(folder: Path | None) -> str | None:
+    return None if folder is None else str(folder)
 
 
 def with_config(preset: Any, config: Path | None) -> Any:
@@ -194,7 +213,7 @@ class Asked:
     """What a command was asked for."""
 
     preset: Any
-    words: dict[str, str | None]
+    words: dict[str, str | bool | None]
     output: Path
     seed: int
     resume: bool

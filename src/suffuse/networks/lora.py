@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any, cast
 
 import torch
@@ -133,25 +132,33 @@ def make_adapter(net: nn.Module, config: LoraConfig) -> Adapter:
     return Adapter({name: LowRank(layers[name], *how) for name in chosen})
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """The hook by which a layer's answer gets its change."""
+
+    owner: Attached
+    change: LowRank
+
+    def __call__(self, layer: Layer, given: tuple[Tensor], answer: Tensor) -> Tensor:
+        if self.owner.scale == 0:
+            return answer
+        return answer + self.owner.scale * self.change(given[0]).to(answer.dtype)
+
+
 class Attached:
     """An adapter at work in a network, until it is removed; several add up.
 
     The network keeps its weights, names and modules: only the answers of its layers change.
-    `packing.pack` does not take attached adapters along: merge them first.
+    A twin that `packing.pack` makes meanwhile has them merged, as they are then.
     """
 
     def __init__(self, net: nn.Module, adapter: Adapter, scale: float = 1.0):
         self.scale = scale
         layers = _fitting(net, adapter)
         self._hooks = [
-            layers[name].register_forward_hook(partial(self._add, change))
+            layers[name].register_forward_hook(_Beside(self, change))
             for name, change in adapter.items()
         ]
-
-    def _add(self, change: LowRank, layer: Layer, given: tuple[Tensor], answer: Tensor) -> Any:
-        if self.scale == 0:
-            return None  # the answer as it is
-        return answer + self.scale * change(given[0]).to(answer.dtype)
 
     def remove(self) -> None:
         for hook in self._hooks:
@@ -175,6 +182,31 @@ class Merged:
             layer.weight = weight
 
 
+def has_attached(net: nn.Module) -> bool:
+    """Whether adapters are attached to layers of `net`."""
+    return any(_attached(layer) for layer in layers_of(net).values())
+
+
+@torch.no_grad()
+def absorb(net: nn.Module) -> None:
+    """Merges into the weights of `net` what is attached to it, and takes it off.
+
+    Changed layers get new weights, the old tensors stay as they are.
+    """
+    for layer in layers_of(net).values():
+        hooks = _attached(layer)
+        at_work = [(h.change, h.owner.scale) for h in hooks.values() if h.owner.scale]
+        _changed({layer: at_work} if at_work else {})
+        for key in hooks:
+            del layer._forward_hooks[key]
+
+
+def _attached(layer: Layer) -> dict[int, _Beside]:
+    """The adapters' hooks among those of a layer, by torch's numbers."""
+    hooks: dict[int, Any] = layer._forward_hooks
+    return {key: hook for key, hook in hooks.items() if isinstance(hook, _Beside)}
+
+
 @torch.no_grad()
 def merge(net: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Merged:
     """Adds `adapters`, each with its scale, to the weights of `net`; sums are made in float32.
@@ -182,19 +214,23 @@ def merge(net: nn.Module, adapters: Sequence[tuple[Adapter, float]]) -> Merged:
     Changed layers get new weights, the old tensors stay as they are. Raises SuffuseError when an
     adapter is of another network.
     """
-    changes: dict[Layer, Tensor] = {}
+    changes: dict[Layer, list[tuple[LowRank, float]]] = {}
     for adapter, scale in adapters:
         layers = _fitting(net, adapter)
         for name, change in adapter.items():
-            layer = layers[name]
-            added = scale * change.change().to(layer.weight.device)
-            changes[layer] = changes[layer] + added if layer in changes else added
+            changes.setdefault(layers[name], []).append((change, scale))
+    return Merged(_changed(changes))
+
+
+def _changed(changes: Mapping[Layer, Sequence[tuple[LowRank, float]]]) -> dict[Layer, Tensor]:
+    """Gives layers new weights, with their changes added; returns the old ones."""
     originals: dict[Layer, Tensor] = {}
-    for layer, change_ in changes.items():
+    for layer, some in changes.items():
         weight = originals[layer] = layer.weight
-        made = torch.empty_like(weight).copy_(weight.float() + change_)
+        added = sum(scale * change.change().to(weight.device) for change, scale in some)
+        made = torch.empty_like(weight).copy_(weight.float() + added)
         layer.weight = nn.Parameter(made, weight.requires_grad)
-    return Merged(originals)
+    return originals
 
 
 def _fitting(net: nn.Module, adapter: Adapter) -> dict[str, Layer]:

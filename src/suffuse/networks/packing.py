@@ -18,6 +18,7 @@ from torch.nn.functional import gelu, interpolate, pad
 
 from suffuse.networks.attention import GatedFeedForward
 from suffuse.networks.blocks import Upsample, channels_last
+from suffuse.networks.lora import absorb, has_attached
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -31,14 +32,17 @@ def pack(net: Net, *, layouts: bool = True) -> Net:
     and makes its own when it freezes weights; `layouts=False` leaves them out for it. Without
     them, the convolutions of `net` itself become channels-last.
 
-    On other devices none of this has been measured to help: `net` comes back, channels-last.
+    Adapters that are attached to `net` (`lora.Attached`) are merged into the twin, as they are now.
+
+    On other devices none of this has been measured to help: `net` comes back, channels-last, or
+    with adapters a twin that has them merged.
     """
     weight = next(net.parameters())
     if weight.device.type != "cpu":
-        channels_last(net)
-        return net
-    shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
-    twin = copy.deepcopy(net, shared)
+        twin = _twin(net) if has_attached(net) else net
+        channels_last(twin)
+        return twin
+    twin = _twin(net)
     replace_parts(twin, {Upsample: PhasedUpsample, GatedFeedForward: SplitFeedForward})
     if layouts and has_layouts(weight.dtype):
         replace_parts(twin, {nn.Conv2d: PackedConv2d})
@@ -46,6 +50,14 @@ def pack(net: Net, *, layouts: bool = True) -> Net:
             replace_parts(twin, {nn.Linear: PackedLinear})
     else:
         channels_last(twin)
+    return twin
+
+
+def _twin(net: Net) -> Net:
+    """A copy that shares its weights with `net`, but for those that adapters change."""
+    shared = {id(tensor): tensor for tensor in (*net.parameters(), *net.buffers())}
+    twin = copy.deepcopy(net, shared)
+    absorb(twin)
     return twin
 
 

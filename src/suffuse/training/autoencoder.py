@@ -102,6 +102,9 @@ def unit_channels(net: AutoencoderKL, images: Tensor) -> AutoencoderKL:
     return net
 
 
+HELD_OUT, AT_ONCE = 32, 8  # pictures that tell which checkpoint is best
+
+
 class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W) in [-1, 1]
     step: int
@@ -131,7 +134,8 @@ class AutoencoderStage:
         average: codes are moving averages of their latents instead of learning by gradient
         noise: the decoder alone is trained, on latents with noise of a deviation up to this:
             what a diffusion model makes is never quite clean, and its latents stay as they are
-        held_out: pictures that samples are made of; else those of the stream
+        held_out: pictures that samples are made of, and the score; without them samples are of
+            the stream, and there is no score
         """
         torch.manual_seed(seed)
         self.net = autoencoder(config)
@@ -151,7 +155,7 @@ class AutoencoderStage:
         for name in ("logvar", "discriminator"):
             if getattr(self.critics, name) is not None:
                 self.nets[name] = getattr(self.critics, name)
-        self.stream, self.held_out, self.export = stream, held_out or stream, export
+        self.stream, self.held_out, self.export = stream, held_out, export
         self.made: tuple[Tensor, Tensor] | None = None  # the images of a batch and what became
 
     def groups(self) -> dict[str, list[nn.Parameter]]:
@@ -227,11 +231,32 @@ class AutoencoderStage:
 
     @torch.no_grad()
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:
-        """Held-out pictures above their reconstructions."""
+        """Pictures, held-out ones if there are any, above their reconstructions."""
         net: Any = nets["autoencoder"]
-        pictures = self.held_out.batch(0, 8, 1).pictures
+        pictures = (self.held_out or self.stream).batch(0, 8, 1).pictures
         images = to_tensor(pictures).to(next(net.parameters()).device)
         contact_sheet([pictures, to_pictures(net.decode(net.encode(images).mode))], path)
+
+    @torch.no_grad()
+    def score(self, nets: nn.ModuleDict) -> float | None:
+        """How far reconstructions of held-out pictures are off, None where none are held out.
+
+        The distance is the loss's, without what regularises and without the discriminator: the
+        `val/rec_loss` by which CompVis/latent-diffusion keeps its best.
+        """
+        if self.held_out is None:
+            return None
+        net: Any = nets["autoencoder"].eval()
+        images = to_tensor(self.held_out.batch(0, HELD_OUT, 1).pictures)
+        generator, total = torch.Generator().manual_seed(0), 0.0
+        for some in images.to(next(net.parameters()).device).split(AT_ONCE):
+            latent = net.encode(some).mode
+            if self.noise is not None:  # of the mean strength, and always the same
+                noise = torch.randn(latent.shape, generator=generator).to(latent)
+                latent = latent + self.noise / 2 * noise
+            terms = self.critics.terms(net.decode(latent), some)
+            total += self.critics.distance(terms).item() * len(some)
+        return total / len(images)
 
 
 def numbers(terms: dict[str, Tensor]) -> dict[str, float]:

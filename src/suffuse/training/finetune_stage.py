@@ -22,7 +22,7 @@ from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
-from suffuse.training.draw import normal
+from suffuse.training.encoded import sample_latents
 from suffuse.training.noising import Levels, Noising
 from suffuse.training.tuning import Method
 
@@ -89,25 +89,15 @@ class FinetuneStage:
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         parts = self.method.parts
         kind, each = parts.sampling.kind, len(batch.ids) // (1 if self.others is None else 2)
-        x0 = self._encoded(batch.pictures, each, generator)
+        raw = sample_latents(parts.autoencoder, batch.pictures, generator, each)
+        x0 = (raw - parts.latent_shift) * parts.latent_scale
+        x0 = x0.to(memory_format=torch.channels_last)
         context = parts.unet.prepare(self.text.embed(batch.ids))
         losses = self.levels.losses_of(parts.unet, x0, context, kind, generator, each)  # (B or 2B,)
         if self.others is None:
             return losses.mean(), {}
         own, prior = losses[:each].mean(), losses[each:].mean()
         return own + self.others.weight * prior, {"own": own.item(), "prior": prior.item()}
-
-    @torch.no_grad()
-    def _encoded(self, pictures: Tensor, each: int, generator: torch.Generator) -> Tensor:
-        """(B, H, W, 3) uint8 -> latents (B, C, h, w), scaled as the network sees them."""
-        parts = self.method.parts
-        pixels = pictures.permute(0, 3, 1, 2).float() / 127.5 - 1  # (B, 3, H, W)
-        found = parts.autoencoder.encode(pixels)
-        shape = (each, *found.mode.shape[1:])
-        noise = torch.cat([normal(shape, generator) for _ in range(len(pixels) // each)])
-        latents = found.sample(noise.to(found.mode))
-        latents = (latents - parts.latent_shift) * parts.latent_scale
-        return latents.to(memory_format=torch.channels_last)
 
     # ---- what comes out --------------------------------------------------------------------------
 

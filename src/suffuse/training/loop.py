@@ -74,6 +74,7 @@ def train(
                     watch.picture(run.step, run.sample())
                 if run.step % plan.save_every == 0 or run.step == plan.steps or stop:
                     run.save(must=stop or run.step == plan.steps)
+                    watch.scalars(run.step, run.scores)
                 if stop:
                     raise KeyboardInterrupt
         except Exception:
@@ -108,6 +109,8 @@ class Run:
         self.step, self.saved, self.whole = 0, 0, True
         self.stream = stage.stream if isinstance(stage, Fed) else None
         self.best: tuple[float, int] | None = None  # score and step
+        self.by = "loss"  # or "score": what the best was found by
+        self.scores: dict[str, float] = {}  # of the last checkpoint
         self.losses: list[float] = []  # since the last checkpoint
         self.ema = Average(stage.nets)
 
@@ -128,7 +131,7 @@ class Run:
             for name, optimizer in self.optimizers.items():
                 checkpoint.restore_optimizer(state, path, name, optimizer)
             self.step = self.saved = int(state["step"])
-            self.best = state.get("best")
+            self.best, self.by = state.get("best"), state.get("by", "loss")
             if isinstance(self.stream, Placed) and state.get("position"):
                 self.stream.seek(state["position"])
         self.team.wait()  # until every process has read what it needs
@@ -246,12 +249,10 @@ class Run:
             self.note(notice)
 
     def _write(self, state: checkpoint.State, must: bool) -> None:
-        score = sum(self.losses) / max(1, len(self.losses))
-        if isinstance(self.stage, Scored):
-            score = self.stage.score(self.ema.nets)
-        best = (score, self.step)
+        best = (self._judge(), self.step)
         if self.best is None or best < self.best:
-            state["best"] = self.best = best
+            self.best = best
+        state |= {"best": self.best, "by": self.by}
         try:
             checkpoint.save(self.output, state)
         except OSError as error:
@@ -263,6 +264,15 @@ class Run:
             self.note(f"{line}; going on, and trying again at the next checkpoint")
             return
         checkpoint.prune(self.output, self.plan.keep, self.best[1])
+
+    def _judge(self) -> float:
+        """The stage's score, else the mean loss since the last checkpoint; lower is better."""
+        score = self.stage.score(self.ema.nets) if isinstance(self.stage, Scored) else None
+        by = "loss" if score is None else "score"
+        if by != self.by:  # an older version had no scores: the two do not compare
+            self.by, self.best = by, None
+        self.scores = {} if score is None else {"score": score}
+        return sum(self.losses) / max(1, len(self.losses)) if score is None else score
 
     def rescue(self) -> None:
         """Saves on the way out of an error, if the weights are those of a whole step."""
@@ -282,6 +292,7 @@ class Run:
             "optimizers": {name: whole(o.state_dict()) for name, o in self.optimizers.items()},
             "position": self.stream.position() if isinstance(self.stream, Placed) else None,
             "best": self.best,
+            "by": self.by,
         }
 
     def _asked(self) -> dict[str, int]:

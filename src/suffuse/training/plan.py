@@ -119,8 +119,8 @@ class Fallible(Protocol):
 class Scored(Protocol):
     """A stage that can tell which checkpoint is best; else the mean loss of its steps does."""
 
-    def score(self, nets: nn.ModuleDict) -> float:
-        """Lower is better."""
+    def score(self, nets: nn.ModuleDict) -> float | None:
+        """Lower is better; None where nothing was held out to tell by."""
 
 
 def groups_of(stage: Stage) -> dict[str, list[nn.Parameter]]:

@@ -113,11 +113,8 @@ class Critics:
                 terms["style"] = style(ours, theirs).mean()
         return terms
 
-    def nll(self, image: Tensor, terms: dict[str, Tensor]) -> Tensor:
-        """Negative log-likelihood of the reconstruction, up to a constant.
-
-        With a learned variance, distance / variance + log variance (2112.10752, appendix G).
-        """
+    def distance(self, terms: dict[str, Tensor]) -> Tensor:
+        """The weighted sum of what `terms` gave."""
         o = self.losses
         weights: dict[str, float] = {
             "bands": o.bands,
@@ -125,10 +122,17 @@ class Critics:
             "style": o.style,
             o.pixels: 1.0,
         }
-        nll = torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+        return torch.stack([weights[name] * term for name, term in terms.items()]).sum()
+
+    def nll(self, image: Tensor, terms: dict[str, Tensor]) -> Tensor:
+        """Negative log-likelihood of the reconstruction, up to a constant.
+
+        With a learned variance, distance / variance + log variance (2112.10752, appendix G).
+        """
+        nll = self.distance(terms)
         if self.logvar is not None:
             nll = nll / self.logvar[0].exp().squeeze() + self.logvar[0].squeeze()
-        return nll * image[0].numel() if o.reduction == "sum" else nll
+        return nll * image[0].numel() if self.losses.reduction == "sum" else nll
 
     def persuade(
         self, image: Tensor, nll: Tensor, last: Tensor

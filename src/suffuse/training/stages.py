@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from suffuse.data.folder import FolderStream
+from suffuse.data.preprocess import Preprocess
 from suffuse.data.sources import open_stream
 from suffuse.data.stream import EmojiStream, Stream
 from suffuse.errors import SuffuseError
@@ -28,7 +29,17 @@ from suffuse.training.autoencoder import (
     unit_channels,
 )
 from suffuse.training.checkpoint import checkpoints
-from suffuse.training.encode import Note, kept_latents, learned_tokenizer
+from suffuse.training.encode import (
+    Note,
+    Pictures,
+    check_way,
+    fresh_latents,
+    held_out_scenes,
+    kept_latents,
+    learned_tokenizer,
+    scene_ids,
+)
+from suffuse.training.encoded import Latents, LatentSet
 from suffuse.training.latent import LatentStage
 from suffuse.training.loop import Report, train
 from suffuse.training.presets import AutoencoderPreset, LatentPreset
@@ -76,10 +87,9 @@ def autoencoder_stage(
 
     Raises SuffuseError.
     """
-    stream: Stream = EmojiStream(preset.world)
-    held_out: Stream | None = EmojiStream(preset.world, split="test")
-    if data is not None:
-        stream, held_out = open_stream(data, preset.preprocess, streaming=streaming), None
+    pictures = _opened(data, preset.preprocess, streaming)
+    stream: Stream = EmojiStream(preset.world) if pictures is None else pictures
+    held_out = EmojiStream(preset.world, split="test") if pictures is None else None
     compares = None
     if preset.losses.compares:
         compares = open_perceptual(perceptual)
@@ -119,6 +129,8 @@ def latent_stage(
     seed: int,
     *,
     data: str | None = None,
+    streaming: bool = False,
+    cache: bool = True,
     compiled: bool = False,
     init: Path | None = None,
     words: Path | None = None,
@@ -129,11 +141,14 @@ def latent_stage(
 
     autoencoder: a folder that stage one or `save_parts` wrote
     data: pictures that `open_stream` finds; None for the emoji world
+    cache: encode every picture once and keep the latents; else those of a step at that step
     init: a model whose U-Net, text encoder and tokenizer training goes on from
     words: a model whose text encoder and tokenizer it begins with
 
-    Encoded pictures and the tokenizer are kept in `output` for a resumed run. Raises SuffuseError.
+    Latents or their scale, and the tokenizer, are kept in `output` for a resumed run. Raises
+    SuffuseError.
     """
+    check_way(output, cache, streaming)
     torch.manual_seed(seed)
     codec = open_autoencoder(autoencoder).requires_grad_(False)
     if codec.config.latent != preset.unet.in_channels:
@@ -141,22 +156,22 @@ def latent_stage(
             f"{autoencoder}: its latents have {codec.config.latent} channels, the preset's network "
             f"takes {preset.unet.in_channels}: train an autoencoder of the same preset"
         )
-    pictures: FolderStream | None = None
-    if data is not None:
-        opened = open_stream(data, preset.preprocess)
-        assert isinstance(opened, FolderStream)  # as nothing else is picked by number
-        pictures = opened
+    pictures = _opened(data, preset.preprocess, streaming)
     text = _text(preset, init or words, pictures, output, seed, note)
     unet = initialise(stable_diffusion(preset.unet))
     channels_last(unet)
     if init is not None:
         _take(unet, open_parts(init).unet, init, "U-Net")
-    latents = kept_latents(
-        codec, text, preset, pictures, output, seed=seed, device=device, note=note
-    )
+    held_out = held_out_scenes(codec, text, preset.world) if pictures is None else None
+    prepared: Callable[..., Latents] = kept_latents if cache else fresh_latents
+    latents = prepared(codec, text, preset, pictures, output, seed=seed, device=device, note=note)
     taught = preset.reading is not None and pictures is None
     if taught and init is None and words is None and not checkpoints(output):
-        _read(text.tower, latents.ids, preset, output / "reading", seed, note)
+        if isinstance(latents, LatentSet):
+            lesson = latents.ids
+        else:
+            lesson = scene_ids(text, preset.world, preset.scenes, seed)
+        _read(text.tower, lesson, preset, output / "reading", seed, note)
     text.tower.requires_grad_(preset.text_trained and not taught)
     sampling = from_config(dict(preset.scheduler))
     # A config that names another class leaves keys of the preset's own behind.
@@ -172,7 +187,7 @@ def latent_stage(
                 tokenizer=text.tokenizer,
                 sampling=sampling,
                 latent_scale=latents.scale,
-                latent_size=(latents.latents.shape[2], latents.latents.shape[3]),
+                latent_size=latents.size,
                 defaults=Defaults(
                     steps=preset.steps,
                     guidance=preset.guidance,
@@ -195,16 +210,24 @@ def latent_stage(
         kind=sampling.kind,
         dropout=preset.dropout,
         noising=preset.noising,
+        held_out=held_out,
         compiled=compiled,
         sample=lambda nets, path: _sheet(system(nets), path),
         export=export,
     )
 
 
+def _opened(data: str | None, preprocess: Preprocess, streaming: bool) -> Pictures | None:
+    """The pictures that `data` names. Raises SuffuseError."""
+    if data is None and streaming:
+        raise SuffuseError("only data can be streamed: name them with --data")
+    return None if data is None else open_stream(data, preprocess, streaming=streaming)
+
+
 def _text(
     preset: LatentPreset,
     source: Path | None,
-    pictures: FolderStream | None,
+    pictures: Pictures | None,
     output: Path,
     seed: int,
     note: Note,
