@@ -47,7 +47,7 @@ def described(folder: Path, keys: list[str]) -> Description:
         (["encoder.down.0.block.0.x", "quantize.embedding.weight"], "VQ autoencoder (original)"),
         (["encoder.down_blocks.0.x", "decoder.up_blocks.0.x"], "VAE (diffusers)"),
         (["down_blocks.0.x", "time_embedding.linear_1.weight"], "U-Net (diffusers)"),
-        (["input_blocks.0.0.weight", "time_embed.0.weight"], "U-Net (original)"),
+        (["time_embed.0.weight", "output_blocks.0.0.in_layers.0.weight"], "U-Net (original)"),
         (["lora_unet_down_blocks_0_attn.lora_down.weight", "lora_te_x.lora_up.weight"], "LoRA"),
         (["unet.down_blocks.0.attn1.to_q.lora_A.weight"], "LoRA"),
         (["unet.down_blocks.0.attn1.processor.to_q_lora.down.weight"], "LoRA"),
