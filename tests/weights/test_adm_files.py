@@ -19,7 +19,14 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.classifier import ClassifierConfig, classifier
 from suffuse.networks.packing import pack
 from suffuse.networks.pixel import ADMConfig, adm
-from suffuse.weights.adm import Heads, classifier_shape, open_adm, open_classifier, unet_shape
+from suffuse.weights.adm import (
+    Heads,
+    classifier_shape,
+    open_adm,
+    open_classifier,
+    published_as,
+    unet_shape,
+)
 from suffuse.weights.adm_presets import PUBLISHED, improved, published
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.inspect import describe
@@ -242,6 +249,7 @@ def test_inspect_knows_them() -> None:
     assert unet.format == "U-Net (guided-diffusion)"
     assert unet.components[0].name == "unet"
     assert unet.hints["in_channels"] == 6
+    assert unet.hints["published"] == "no: its heads must be told"
     for pool in ("attention", "adaptive"):
         found = describe(GOLDEN / "classifier" / f"classifier_{pool}.pt")
         assert found.format == "noisy classifier (guided-diffusion)"
@@ -277,6 +285,21 @@ def test_a_shared_label_and_the_packed_twin(golden: dict[str, Tensor], name: str
         assert deviation(unet(x, torch.tensor(40), context).detach(), own) < 1e-5
 
 
+@pytest.mark.parametrize("label", [torch.tensor(40), torch.tensor([40, 700])])
+def test_training_in_half_precision(label: Tensor) -> None:
+    """Adaptive group norm mixes precisions: products are in bfloat16, norms in float32."""
+    net = adm(SMALL)
+    randomise(net, 1)
+    x, context = torch.randn(2, 3, 8, 8, generator=torch.manual_seed(1)), net.prepare(Cond())
+    with torch.autocast("cpu", torch.bfloat16):
+        half = net(x, label, context)
+    want = net(x, label, context)
+    assert deviation(half.float().detach(), want.detach()) < 0.1
+    half.float().square().mean().backward()
+    for name, weight in net.named_parameters():
+        assert weight.grad is not None and weight.grad.isfinite().all(), name
+
+
 @torch.no_grad()
 def test_any_size_and_dropout() -> None:
     net = adm(replace(SMALL, dropout=0.5)).eval()
@@ -304,7 +327,7 @@ def millions(net: nn.Module) -> int:
     return round(sum(p.numel() for p in net.parameters()) / 1e6)
 
 
-# Millions of parameters: 2105.05233, tables 11 and 12; names of improved-diffusion's files.
+# Millions of parameters, as 2105.05233 and 2102.09672 give them.
 SIZES = {
     "64x64_diffusion": 296, "128x128_diffusion": 422, "256x256_diffusion": 554,
     "256x256_diffusion_uncond": 553, "512x512_diffusion": 559, "64_256_upsampler": 312,
@@ -320,6 +343,7 @@ def test_published_models_are_known_by_their_shapes(row: Any) -> None:
         net = adm(row.config)
     file = file_of(net, adm_unet(row.config, row.new_order))
     assert published(unet_shape(file)) is row
+    assert row.names[0] in published_as(file)
     assert millions(net) == pytest.approx(SIZES[row.names[0]], abs=1)
 
 

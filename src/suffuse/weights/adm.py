@@ -113,6 +113,15 @@ def open_classifier(
     return build(lambda: classifier(config), keys, file, place or Place()), config
 
 
+def published_as(file: TensorFile) -> str:
+    """The published files that have a file's shapes, for people."""
+    try:
+        row = published(unet_shape(file))
+    except SuffuseError:
+        row = None
+    return ", ".join(row.names) if row else "no: its heads must be told"
+
+
 # ---- shapes ------------------------------------------------------------------------------------
 
 
