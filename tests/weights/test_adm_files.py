@@ -219,8 +219,8 @@ def test_faulty_keys_are_named(tmp_path: Path, key: str) -> None:
 def test_heads_must_be_told_and_fit(tmp_path: Path) -> None:
     with pytest.raises(SuffuseError, match=r"no published model.*give their count or their width"):
         open_adm(UPSAMPLER)
-    assert "32 channels do not divide into heads 5 at a time" in refused(len, tmp_path, count=5)
-    assert "32 channels do not divide into heads 24 wide" in refused(len, tmp_path, width=24)
+    assert "32 channels do not divide into 5 heads" in refused(len, tmp_path, count=5)
+    assert "32 channels do not divide into heads of 24" in refused(len, tmp_path, width=24)
     for wrong in ({}, {"count": 4, "width": 16}):
         with pytest.raises(SuffuseError, match="either their count or their width"):
             Heads(**wrong)

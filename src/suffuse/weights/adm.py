@@ -56,10 +56,8 @@ class Heads:
         for counts in (made.heads, up or made.heads):
             for n, has, here in zip(made.channels, attends, counts):
                 if has and (here < 1 or n % here or (self.width and n % self.width)):
-                    raise SuffuseError(
-                        f"{where}: {n} channels do not divide into heads "
-                        + (f"{self.width} wide" if self.width else f"{here} at a time")
-                    )
+                    heads_said = f"heads of {self.width}" if self.width else f"{here} heads"
+                    raise SuffuseError(f"{where}: {n} channels do not divide into {heads_said}")
         return made
 
 
