@@ -129,21 +129,55 @@ class SpatialTransformer(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Single-head self-attention over pixels, as the autoencoder's middle has it."""
+    """Self-attention over pixels, as autoencoders and DDPM have it (2006.11239, appendix B).
 
-    def __init__(self, width: int, groups: int = 32):
+    Text plays no part; `kvs` and `mask` are there because the skeleton hands them to any attention.
+    """
+
+    def __init__(self, width: int, groups: int = 32, *, heads: int = 1, eps: float = 1e-6):
         super().__init__()
-        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, width, eps=eps)
         self.q = nn.Linear(width, width)
         self.k = nn.Linear(width, width)
         self.v = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, kvs: Sequence[KeyValue] = (), mask: Tensor | None = None
+    ) -> Tensor:
         height, width = x.shape[-2:]
         h = self.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C)
-        q, k, v = (project(h)[:, None] for project in (self.q, self.k, self.v))  # (B, 1, H*W, C)
-        h = self.out(scaled_dot_product_attention(q, k, v)[:, 0])
+        q, k, v = (split_heads(project(h), self.heads) for project in (self.q, self.k, self.v))
+        h = self.out(join_heads(scaled_dot_product_attention(q, k, v)))
+        h = h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        h += x
+        return h
+
+
+class FusedAttention(nn.Module):
+    """The same with one product for queries, keys and values, as ADM and SR3 have it.
+
+    The outputs of `qkv` are ordered [q|k|v], then by head. Files of guided-diffusion have them by
+    head first, unless they were trained with its "new attention order": their map sorts them.
+    """
+
+    def __init__(
+        self, width: int, groups: int = 32, *, heads: int = 1, eps: float = 1e-5, bias: bool = True
+    ):
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(groups, width, eps=eps)
+        self.qkv = nn.Linear(width, 3 * width, bias=bias)
+        self.out = nn.Linear(width, width)
+
+    def forward(
+        self, x: Tensor, kvs: Sequence[KeyValue] = (), mask: Tensor | None = None
+    ) -> Tensor:
+        height, width = x.shape[-2:]
+        h = self.qkv(self.norm(x).flatten(2).transpose(1, 2))  # (B, H*W, 3C)
+        q, k, v = (split_heads(part, self.heads) for part in h.chunk(3, dim=-1))
+        h = self.out(join_heads(scaled_dot_product_attention(q, k, v)))
         h = h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
         h += x
         return h

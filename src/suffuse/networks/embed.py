@@ -25,13 +25,24 @@ def sinusoid(
 
 
 class LabelEmbedding(nn.Module):
-    """Sinusoid, then a two-layer perceptron: label (B,) -> (B, out)."""
+    """Sinusoid, then a two-layer perceptron: label (B,) -> (B, out).
 
-    def __init__(self, width: int, out: int, *, cos_first: bool = True, shift: float = 0.0):
+    Its middle is as wide as its output, or `hidden`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        out: int,
+        *,
+        hidden: int | None = None,
+        cos_first: bool = True,
+        shift: float = 0.0,
+    ):
         super().__init__()
         self.width, self.cos_first, self.shift = width, cos_first, shift
-        self.fc1 = nn.Linear(width, out)
-        self.fc2 = nn.Linear(out, out)
+        self.fc1 = nn.Linear(width, hidden or out)
+        self.fc2 = nn.Linear(hidden or out, out)
 
     def forward(self, label: Tensor) -> Tensor:
         wave = sinusoid(label, self.width, cos_first=self.cos_first, shift=self.shift)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from suffuse.networks.attention import SpatialTransformer
+from suffuse.networks.attention import FusedAttention, PixelAttention, SpatialTransformer
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
 from suffuse.networks.embed import LabelEmbedding
-from suffuse.networks.unet import Head, Stage, UNet
+from suffuse.networks.unet import Attention, Head, Resample, Stage, UNet
 
 
 @dataclass(frozen=True)
@@ -35,42 +36,74 @@ class SDConfig:
 
 def stable_diffusion(c: SDConfig) -> UNet:
     """The cross-attention U-Net of latent diffusion and Stable Diffusion 1 and 2."""
-    last = len(c.channels) - 1
-
-    def stage(level: int, widths: list[int], resample: Downsample | Upsample | None) -> Stage:
-        out = c.channels[level]
-        depth = c.depth[level]
-        return Stage(
-            [ResBlock(width, out, c.embedding, groups=c.groups) for width in widths],
-            [transformer(level, depth) for _ in widths] if depth else [],
-            resample,
-        )
 
     def transformer(level: int, depth: int) -> SpatialTransformer:
         return SpatialTransformer(
             c.channels[level], c.context, c.heads[level], depth, groups=c.groups
         )
 
-    down, width = [], c.channels[0]
-    skips = [width]
-    for level, out in enumerate(c.channels):
-        shrink = Downsample(out) if level < last else None
-        down.append(stage(level, [width] + [out] * (c.blocks - 1), shrink))
-        skips += [out] * (c.blocks + (level < last))
-        width = out
-    mid = Stage(
-        [ResBlock(width, width, c.embedding, groups=c.groups) for _ in range(2)],
-        [transformer(last, c.mid_depth)],
+    kit = Kit(
+        res=lambda width, out: ResBlock(width, out, c.embedding, groups=c.groups),
+        attend=lambda level, _: transformer(level, c.depth[level]) if c.depth[level] else None,
+        middle=lambda: transformer(len(c.channels) - 1, c.mid_depth),
+        shrink=Downsample,
+        grow=Upsample,
     )
-    up = []
-    for level, out in reversed(list(enumerate(c.channels))):
-        widths = [w + skips.pop() for w in [width] + [out] * c.blocks]
-        up.append(stage(level, widths, Upsample(out) if level else None))
-        width = out
+    down, mid, up = kit.ladder(c.channels[0], c.channels, c.blocks)
     time = LabelEmbedding(c.channels[0], c.embedding, cos_first=c.cos_first, shift=c.shift)
     stem = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
-    head = Head(width, c.out_channels, groups=c.groups)
+    head = Head(c.channels[0], c.out_channels, groups=c.groups)
     return UNet(stem, time, down, mid, up, head)
+
+
+@dataclass(frozen=True)
+class Kit:
+    """The parts that a family is put together from, and the ladder that all families share.
+
+    Down, a level has `blocks` residual blocks; up, one more, and each eats what one part of the way
+    down made: the stem (of width `stem`), a block, or a change of resolution.
+    """
+
+    res: Callable[[int, int], ResBlock]  # from one width to another
+    attend: Callable[[int, bool], Attention | None]  # of a level, on the way up or not
+    middle: Callable[[], Attention | None]
+    shrink: Callable[[int], Resample]
+    grow: Callable[[int], Resample]
+
+    def ladder(
+        self, stem: int, channels: Sequence[int], blocks: int
+    ) -> tuple[list[Stage], Stage, list[Stage]]:
+        """The way down, the middle, the way up (deepest first)."""
+        down, middle, skips = self.descent(stem, channels, blocks)
+        up, width = [], channels[-1]
+        for level, out in reversed(list(enumerate(channels))):
+            widths = [w + skips.pop() for w in [width] + [out] * blocks]
+            blocks_here = [self.res(w, out) for w in widths]
+            grow = self.grow(out) if level else None
+            up.append(Stage(blocks_here, self.attention(level, blocks + 1, True), grow))
+            width = out
+        return down, middle, up
+
+    def descent(
+        self, stem: int, channels: Sequence[int], blocks: int
+    ) -> tuple[list[Stage], Stage, list[int]]:
+        """The way down, the middle, and the widths of all that the way down makes."""
+        last = len(channels) - 1
+        down, width, skips = [], stem, [stem]
+        for level, out in enumerate(channels):
+            blocks_here = [self.res(w, out) for w in [width] + [out] * (blocks - 1)]
+            shrink = self.shrink(out) if level < last else None
+            down.append(Stage(blocks_here, self.attention(level, blocks, False), shrink))
+            skips += [out] * (blocks + (level < last))
+            width = out
+        attention = self.middle()
+        blocks_here = [self.res(width, width) for _ in range(2)]
+        return down, Stage(blocks_here, [] if attention is None else [attention]), skips
+
+    def attention(self, level: int, count: int, up: bool) -> list[Attention]:
+        """One behind each of `count` blocks; nothing where the level has none."""
+        made = [self.attend(level, up) for _ in range(count)]
+        return [each for each in made if each is not None]
 
 
 def initialise(net: UNet) -> UNet:
@@ -84,6 +117,8 @@ def initialise(net: UNet) -> UNet:
             silence(module.conv2)
         elif isinstance(module, SpatialTransformer):
             silence(module.proj_out)
+        elif isinstance(module, (PixelAttention, FusedAttention)):
+            silence(module.out)
     silence(net.head.conv)
     return net
 

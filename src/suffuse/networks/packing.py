@@ -98,7 +98,9 @@ class PhasedUpsample(nn.Module):
             convolution(kernel, part.conv.bias) for kernel in phase_kernels(part.conv.weight)
         )
 
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, emb: Tensor | None = None, size: tuple[int, int] | None = None
+    ) -> Tensor:
         height, width = x.shape[-2:]
         doubled = (2 * height, 2 * width)
         if size is not None and tuple(size) != doubled:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -11,13 +11,18 @@ from torch import Tensor, nn
 
 from suffuse.networks.attention import (
     CrossAttention,
+    FusedAttention,
     KeyValue,
+    PixelAttention,
     SpatialTransformer,
     key_mask,
     repeat_rows,
 )
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample, silu
 from suffuse.networks.embed import LabelEmbedding
+
+Attention = SpatialTransformer | PixelAttention | FusedAttention
+Resample = Downsample | Upsample | ResBlock
 
 
 class Doors(Protocol):
@@ -45,13 +50,13 @@ class Context:
 
 
 class Stage(nn.Module):
-    """One resolution: residual blocks, a transformer after each where the level has attention."""
+    """One resolution: residual blocks, each followed by attention where the level has it."""
 
     def __init__(
         self,
         res: Sequence[ResBlock],
-        attn: Sequence[SpatialTransformer] = (),
-        resample: Downsample | Upsample | None = None,
+        attn: Sequence[Attention] = (),
+        resample: Resample | None = None,
     ):
         super().__init__()
         self.res = nn.ModuleList(res)
@@ -75,6 +80,17 @@ class Head(nn.Module):
         return self.conv(silu(self.norm(x)))
 
 
+def descend(down: nn.ModuleList, x: Tensor, emb: Tensor, context: Context) -> list[Tensor]:
+    """The way down from the stem's output x: what every part of it made, x first."""
+    states = [x]
+    for stage in cast("Iterable[Stage]", down):
+        for j in range(len(stage.res)):
+            states.append(stage.block(j, states[-1], emb, context))
+        if stage.resample is not None:
+            states.append(stage.resample(states[-1], emb))
+    return states
+
+
 class UNet(nn.Module):
     """(n, C, H, W), label (n,) or (), context of B rows -> (B, C_out, H, W).
 
@@ -82,6 +98,8 @@ class UNet(nn.Module):
     asks for every picture under several texts. Until the first text is read their rows are the
     same and are computed once; in Stable Diffusion that includes one of five attentions over all
     the pixels.
+
+    `activation` acts on the embedding of label and vector before the blocks read it.
     """
 
     def __init__(
@@ -93,9 +111,10 @@ class UNet(nn.Module):
         up: Sequence[Stage],
         head: Head,
         vector: nn.Module | None = None,
+        activation: Callable[[Tensor], Tensor] = silu,
     ):
         super().__init__()
-        self.stem, self.time, self.vector = stem, time, vector
+        self.stem, self.time, self.vector, self.activation = stem, time, vector, activation
         self.down, self.mid, self.up = nn.ModuleList(down), mid, nn.ModuleList(up)
         self.head = head
         self.cross = [m for m in self.modules() if isinstance(m, CrossAttention)]
@@ -119,19 +138,12 @@ class UNet(nn.Module):
         if len(emb) > 1 or context.vector is not None or context.concat is not None:
             x = repeat_rows(x, rows)  # something tells the rows apart before any text does
             emb = emb if len(emb) == 1 else repeat_rows(emb, rows)
-        emb = silu(emb if context.vector is None else emb + context.vector)
+        emb = self.activation(emb if context.vector is None else emb + context.vector)
         x = x if context.concat is None else torch.cat((x, context.concat), dim=1)
         # The sampler's own numbers are float32 and contiguous; the network's are neither.
         x = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
-        skips = [x]
-        for stage in cast("Iterable[Stage]", self.down):
-            for j in range(len(stage.res)):
-                x = stage.block(j, x, emb, context)
-                skips.append(x)
-            if stage.resample is not None:
-                x = stage.resample(x)
-                skips.append(x)
-        x = self.mid.block(0, x, emb, context)
+        skips = descend(self.down, x, emb, context)
+        x = self.mid.block(0, skips[-1], emb, context)
         x = self.mid.res[1](x, emb)
         for stage in cast("Iterable[Stage]", self.up):
             for j in range(len(stage.res)):
@@ -139,5 +151,5 @@ class UNet(nn.Module):
                 x = stage.block(j, torch.cat((x, skip), dim=1), emb, context)
             if stage.resample is not None:
                 # Sizes that do not halve evenly grow back to the size of the waiting skip.
-                x = stage.resample(x, skips[-1].shape[-2:])
+                x = stage.resample(x, emb, skips[-1].shape[-2:])
         return repeat_rows(self.head(x), rows)

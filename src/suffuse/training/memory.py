@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from suffuse.networks.attention import PixelAttention, TransformerBlock
+from suffuse.networks.attention import FusedAttention, PixelAttention, TransformerBlock
 from suffuse.networks.blocks import ResBlock
 from suffuse.networks.clip import Block
 
-BLOCKS = (ResBlock, TransformerBlock, PixelAttention, Block)
+BLOCKS = (ResBlock, TransformerBlock, PixelAttention, FusedAttention, Block)
 
 
 def recompute(nets: nn.Module) -> None:

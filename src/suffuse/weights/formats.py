@@ -57,7 +57,12 @@ FORMATS = (
     _f("VAE (original)", "encoder.down.0.", "decoder.up.0.", component="vae"),
     _f("VQ autoencoder (diffusers)", "encoder.down_blocks.0.", "quantize.", component="vae"),
     _f("VAE (diffusers)", "encoder.down_blocks.0.", "decoder.up_blocks.0.", component="vae"),
-    _f("U-Net (original)", "input_blocks.0.0.weight", "time_embed.0.", component="unet"),
+    _f("GLIDE (original)", "input_blocks.0.0.weight", "*.encoder_kv.", component="unet"),
+    _f("U-Net (guided-diffusion)", "output_blocks.", "time_embed.0.", "*.qkv.", component="unet"),
+    _f("U-Net (original)", "output_blocks.", "time_embed.0.", component="unet"),
+    _f("noisy classifier (guided-diffusion)", "input_blocks.0.", "out.0.", component="classifier"),
+    _f("SR3 (original)", "denoise_fn.noise_level_mlp.|denoise_fn.time_mlp.", component="unet"),
+    _f("denoising-diffusion-pytorch", "model.model.init_conv.|model.init_conv.|init_conv."),
     _f("U-Net (diffusers)", "down_blocks.0.", "time_embedding.", component="unet"),
     _f("DiT (original)", "x_embedder.proj.", "y_embedder.", component="transformer"),
     _f("CLIP (OpenAI's layout)", "visual.", "token_embedding.weight", component="clip"),
@@ -106,7 +111,7 @@ _PARTS = (
     ("loss.", "training loss"),
 )
 
-_SCHEDULE = {
+SCHEDULE = {
     "betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod",
     "sqrt_one_minus_alphas_cumprod", "log_one_minus_alphas_cumprod", "sqrt_recip_alphas_cumprod",
     "sqrt_recipm1_alphas_cumprod", "posterior_variance", "posterior_log_variance_clipped",
@@ -133,7 +138,7 @@ def _matches(key: str, sign: str) -> bool:
 
 def part_of(key: str, whole: str | None) -> str:
     """The component a key belongs to; `whole` names all of a file that is one network."""
-    if key.removeprefix("diffusion.") in _SCHEDULE:
+    if key.removeprefix("diffusion.") in SCHEDULE:
         return "schedule"
     if whole is not None and not key.startswith(("loss.", "model_ema.", "ema.")):
         return whole

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from suffuse.errors import SuffuseError
+from suffuse.weights.adm import published_as
 from suffuse.weights.containers import choose_weights, find_weights, open_tensors
 from suffuse.weights.folder import INDEX, OWN, read_json
 from suffuse.weights.formats import part_of, recognise
@@ -158,6 +159,8 @@ def _hints(file: TensorFile, name: str) -> dict[str, Any]:
         hints["prediction"] = "epsilon by convention"
     elif name.startswith("Stable Diffusion 3"):
         hints["prediction"] = "flow"
+    elif name == "U-Net (guided-diffusion)":
+        hints["published"] = published_as(file)
     if "ztsnr" in file:
         hints["zero_terminal_snr"] = True
     hints |= _unet_hints(file)

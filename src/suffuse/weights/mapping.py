@@ -32,6 +32,18 @@ class Op:
 SAME = Op("same", lambda w: w, lambda w: w)
 # A 1 x 1 convolution (O, I, 1, 1) as the linear layer (O, I) it is; linear weights pass unchanged.
 POINTWISE = Op("pointwise", lambda w: w.flatten(1), lambda w: w[:, :, None, None])
+# The same of a convolution (O, I, 1) along a sequence.
+SEQUENCE = Op("sequence", lambda w: w.flatten(1), lambda w: w[:, :, None])
+TRANSPOSED = Op("transposed", lambda w: w.t().contiguous(), lambda w: w.t())
+
+
+def chain(first: Op, second: Op) -> Op:
+    """One operation after the other, as reading has them."""
+    return Op(
+        f"{first.name}, {second.name}",
+        lambda w: second.read(first.read(w)),
+        lambda w: first.write(second.write(w)),
+    )
 
 
 @dataclass(frozen=True)
@@ -179,8 +191,14 @@ def fill(
     found = locate(keys, empty, file, below)
     weights = {}
     for name, (theirs, op) in found.items():
-        weight = op.read(_read(file, theirs, torch.device(device), dtype))
-        if weight.shape != empty[name].shape:
+        weight = _read(file, theirs, torch.device(device), dtype)
+        try:
+            weight = op.read(weight)
+        except (RuntimeError, IndexError):  # too few dimensions, or numbers that do not divide
+            fits = False
+        else:
+            fits = weight.shape == empty[name].shape
+        if not fits:
             raise SuffuseError(
                 f"{file.path}: {show(theirs)} has the shape {tuple(file.shape(theirs))}, "
                 f"its configuration asks for {tuple(empty[name].shape)}"

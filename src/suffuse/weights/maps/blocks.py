@@ -36,3 +36,17 @@ DIFFUSERS_RES = (
     Row("conv2.*", "conv2.*"),
     Row("skip.*", "conv_shortcut.*"),
 )
+
+# diffusers' attention over pixels. Folders of 2022 name its layers differently; where two rows fit,
+# the first is how it is written today.
+DIFFUSERS_ATTENTION = (
+    Row("norm.*", "group_norm.*"),
+    Row("q.*", "to_q.*"),
+    Row("k.*", "to_k.*"),
+    Row("v.*", "to_v.*"),
+    Row("out.*", "to_out.0.*"),
+    Row("q.*", "query.*"),
+    Row("k.*", "key.*"),
+    Row("v.*", "value.*"),
+    Row("out.*", "proj_attn.*"),
+)

@@ -1,23 +1,35 @@
-"""diffusers' UNet2DConditionModel, as folders of Stable Diffusion 1 and 2 hold it."""
+"""diffusers' U-Nets: UNet2DConditionModel of Stable Diffusion's folders, UNet2DModel of DDPM's."""
 
 from __future__ import annotations
 
-from suffuse.weights.mapping import KeyMap, Row, nest
-from suffuse.weights.maps.blocks import DIFFUSERS_RES, TRANSFORMER
+from collections.abc import Sequence
 
-DIFFUSERS_UNET = KeyMap(
-    (
+from suffuse.weights.mapping import TRANSPOSED, KeyMap, Row, nest
+from suffuse.weights.maps.blocks import DIFFUSERS_ATTENTION, DIFFUSERS_RES, TRANSFORMER
+
+
+def _unet(attention: Sequence[Row]) -> tuple[Row, ...]:
+    return (
         Row("stem.*", "conv_in.*"),
         Row("time.fc{n}.*", "time_embedding.linear_{n}.*"),
         *nest("down.{i}.res.{j}", "down_blocks.{i}.resnets.{j}", DIFFUSERS_RES),
-        *nest("down.{i}.attn.{j}", "down_blocks.{i}.attentions.{j}", TRANSFORMER),
+        *nest("down.{i}.attn.{j}", "down_blocks.{i}.attentions.{j}", attention),
         Row("down.{i}.resample.conv.*", "down_blocks.{i}.downsamplers.0.conv.*"),
         *nest("mid.res.{j}", "mid_block.resnets.{j}", DIFFUSERS_RES),
-        *nest("mid.attn.{j}", "mid_block.attentions.{j}", TRANSFORMER),
+        *nest("mid.attn.{j}", "mid_block.attentions.{j}", attention),
         *nest("up.{i}.res.{j}", "up_blocks.{i}.resnets.{j}", DIFFUSERS_RES),
-        *nest("up.{i}.attn.{j}", "up_blocks.{i}.attentions.{j}", TRANSFORMER),
+        *nest("up.{i}.attn.{j}", "up_blocks.{i}.attentions.{j}", attention),
         Row("up.{i}.resample.conv.*", "up_blocks.{i}.upsamplers.0.conv.*"),
         Row("head.norm.*", "conv_norm_out.*"),
         Row("head.conv.*", "conv_out.*"),
-    ),
+    )
+
+
+DIFFUSERS_UNET = KeyMap(_unet(TRANSFORMER))
+
+DIFFUSERS_UNET2D = KeyMap(
+    (
+        *_unet(DIFFUSERS_ATTENTION),
+        Row("vector.weight", "class_embedding.weight", TRANSPOSED),
+    )
 )

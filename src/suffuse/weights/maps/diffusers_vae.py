@@ -3,20 +3,7 @@
 from __future__ import annotations
 
 from suffuse.weights.mapping import KeyMap, Row, nest
-from suffuse.weights.maps.blocks import DIFFUSERS_RES
-
-# Where two rows fit, the first is how it is written today.
-_ATTENTION = (
-    Row("norm.*", "group_norm.*"),
-    Row("q.*", "to_q.*"),
-    Row("k.*", "to_k.*"),
-    Row("v.*", "to_v.*"),
-    Row("out.*", "to_out.0.*"),
-    Row("q.*", "query.*"),
-    Row("k.*", "key.*"),
-    Row("v.*", "value.*"),
-    Row("out.*", "proj_attn.*"),
-)
+from suffuse.weights.maps.blocks import DIFFUSERS_ATTENTION, DIFFUSERS_RES
 
 
 def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]:
@@ -31,11 +18,11 @@ def _half(part: str, blocks: str, theirs: str, resample: str) -> tuple[Row, ...]
         *nest(
             f"{part}.{blocks}.{{i}}.attn.{{j}}",
             f"{part}.{theirs}.{{i}}.attentions.{{j}}",
-            _ATTENTION,
+            DIFFUSERS_ATTENTION,
         ),
         Row(f"{part}.{blocks}.{{i}}.resample.conv.*", f"{part}.{theirs}.{{i}}.{resample}.0.conv.*"),
         *nest(f"{part}.mid.res.{{j}}", f"{part}.mid_block.resnets.{{j}}", DIFFUSERS_RES),
-        *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", _ATTENTION),
+        *nest(f"{part}.mid.attn", f"{part}.mid_block.attentions.0", DIFFUSERS_ATTENTION),
         Row(f"{part}.head.norm.*", f"{part}.conv_norm_out.*"),
         Row(f"{part}.head.conv.*", f"{part}.conv_out.*"),
         Row(f"{part}.skip.*", f"{part}.skip.*"),  # our own; diffusers has none

@@ -1,0 +1,34 @@
+"""What a checkpoint of a pixel-space model comes down to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from suffuse.errors import SuffuseError
+from suffuse.networks.pixel import ADMConfig, DDPMConfig, SR3Config
+from suffuse.networks.unet import UNet
+from suffuse.weights.parts import Info
+
+
+@dataclass(frozen=True, eq=False)
+class PixelModel:
+    """A U-Net over pixels in evaluation mode, its configuration, and what came with it.
+
+    `published` names the row of `adm_presets` whose network it has; `scheduler` is diffusers'
+    `scheduler_config.json` where the folder has one.
+    """
+
+    unet: UNet
+    config: ADMConfig | DDPMConfig | SR3Config
+    info: Info
+    published: str | None = None
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+
+
+def check_groups(channels: tuple[int, ...], groups: int, where: str) -> None:
+    """Raise SuffuseError if some width does not divide into norm groups."""
+    for width in channels:
+        if groups < 1 or width % groups:
+            raise SuffuseError(f"{where}: {width} channels do not divide into {groups} norm groups")
