@@ -94,11 +94,10 @@ def test_the_chain_tends_to_the_sde(sde):
     assert math.sqrt(variance) == pytest.approx(float(end.sigma), rel=2e-3)
 
 
-@given(anything, st.integers(2, 3000), st.data())
+@given(ves, st.integers(2, 3000), st.data())
 def test_every_time_has_its_step(sde, n, data):
     """Time i / (n - 1), however rounded, is step i of VE's chain and not the one before."""
     i = data.draw(st.integers(0, n - 1))
-    sde = VE()
     sigmas = np.exp(np.linspace(np.log(sde.sigma_min), np.log(sde.sigma_max), n))
     step = sde.discretised(torch.tensor(i / (n - 1), dtype=torch.float64), n)
     want = sigmas[i] ** 2 - (sigmas[i - 1] ** 2 if i else 0)

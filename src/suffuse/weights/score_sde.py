@@ -13,7 +13,8 @@ from suffuse.weights.maps.score_sde import score_sde
 from suffuse.weights.parts import Place, build
 from suffuse.weights.tensorfile import TensorFile
 
-BELOW = "model.module."  # `module.` is DataParallel's
+# `module.` is DataParallel's; a file that was left with the weights alone has no `model.`.
+_PREFIXES = ("model.module.", "module.")
 _AVERAGES = "ema.shadow_params."
 _UNTRAINED = ("sigmas", "all_modules.0.W")  # buffers, and the frequencies of a Fourier embedding
 
@@ -31,14 +32,15 @@ def open_score_sde(
     ones. Raises SuffuseError naming what is missing, unknown or of another shape.
     """
     file = open_tensors(Path(path).expanduser())
-    if not any(name.startswith(BELOW + "all_modules.") for name in file):
+    below = next((p for p in _PREFIXES if p + "all_modules.0.weight" in file or
+                  p + "all_modules.0.W" in file), None)
+    if below is None:
         raise SuffuseError(f"{file.path}: holds no network in score_sde's layout")
-    if ema:
-        file = averaged(file)
-    return build(lambda: NCSNpp(config), score_sde(config), file, place or Place(), BELOW)
+    file = averaged(file, below) if ema else file
+    return build(lambda: NCSNpp(config), score_sde(config), file, place or Place(), below)
 
 
-def averaged(file: TensorFile) -> TensorFile:
+def averaged(file: TensorFile, below: str) -> TensorFile:
     """The network's names with the averages in place of the last weights.
 
     Averages are a list without names, in the order of the trained parameters, which is that of the
@@ -47,7 +49,7 @@ def averaged(file: TensorFile) -> TensorFile:
     trained = [
         name
         for name in file
-        if name.startswith(BELOW) and name.removeprefix(BELOW) not in _UNTRAINED
+        if name.startswith(below) and name.removeprefix(below) not in _UNTRAINED
     ]
     averages = [name for name in file if name.startswith(_AVERAGES)]
     shapes = [[file.shape(name) for name in names] for names in (trained, averages)]
@@ -56,6 +58,6 @@ def averaged(file: TensorFile) -> TensorFile:
             f"{file.path}: its {len(averages)} averaged weights do not match its {len(trained)} "
             "trained ones; open the last weights instead (ema=False)"
         )
-    entries = {name: e for name, e in file.entries.items() if name.startswith(BELOW)}
+    entries = {name: e for name, e in file.entries.items() if name.startswith(below)}
     entries |= {ours: file.entries[theirs] for ours, theirs in zip(trained, averages)}
     return replace(file, entries=entries)

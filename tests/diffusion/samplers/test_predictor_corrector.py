@@ -70,10 +70,16 @@ def posterior(x: Tensor, level: Level) -> Prediction:
     return Prediction(x0, eps, eps)
 
 
-def run(sde, n: int, pixels: int = 160, **options) -> Tensor:
+def marginal(sde, z: Tensor) -> Tensor:
+    """A draw from the distribution at t = 1, which the prior is a little short of."""
+    end = sde.at(torch.ones((), dtype=torch.float64))
+    return end.alpha * MEAN + (end.alpha**2 * DEVIATION**2 + end.sigma**2).sqrt() * z
+
+
+def run(sde, n: int, pixels: int = 100, **options) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     noise = lambda: torch.randn(1, 1, pixels, pixels, generator=generator).double()  # noqa: E731
-    x = sde.prior_std * noise()
+    x = marginal(sde, noise())
     *_, last = predictor_corrector(posterior, x, sde, noise, n=n, eps=1e-4, **options)
     return last.x
 
@@ -81,8 +87,8 @@ def run(sde, n: int, pixels: int = 160, **options) -> Tensor:
 def affine(sde, n: int, **options) -> tuple[float, float]:
     """Mean and deviation of the samples, without any sampling error.
 
-    With Gaussian data every draw is affine in what came before: following the mean of the prior
-    and, one noise after the other, what each adds to the variance gives both exactly.
+    With Gaussian data the result is affine in the draws: no draw at one pixel, and each of them
+    alone at a pixel of its own, give the mean and what each adds to the variance.
     """
     draws = []  # the k-th draw is one at pixel k
     pixels = 1 + n
@@ -93,7 +99,7 @@ def affine(sde, n: int, **options) -> tuple[float, float]:
         draws.append(z)
         return z
 
-    x = sde.prior_std * noise()
+    x = marginal(sde, noise())
     *_, last = predictor_corrector(
         posterior, x, sde, noise, n=n, eps=1e-4, corrector="none", **options
     )
