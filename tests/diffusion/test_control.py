@@ -47,10 +47,10 @@ def truth() -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("sde", ALL)
 def test_the_conditional_sde_samples_the_posterior(sde):
     generator = torch.Generator().manual_seed(0)
-    noise = lambda: torch.randn(4000, 1, 2, 2, generator=generator).double()  # noqa: E731
+    noise = lambda: torch.randn(2500, 1, 2, 2, generator=generator).double()  # noqa: E731
     guided = conditioned(DATA.denoise, likelihood)
     x = sde.prior_std * noise()
-    *_, last = predictor_corrector(guided, x, sde, noise, n=200, eps=1e-3, corrector="none")
+    *_, last = predictor_corrector(guided, x, sde, noise, n=150, eps=1e-3, corrector="none")
     mean, covariance = truth()
     got = last.x.flatten(1)
     assert float((got.mean(0) - mean).abs().max()) < 0.05
@@ -128,23 +128,27 @@ def test_grey_values_come_back(sde):
     assert float((got - image).abs().max()) > 0.01
 
 
-def test_unknown_pixels_follow_the_known_ones():
-    """On average they are what the known ones tell of them, not the data's mean."""
-    data = Gaussian.correlated(12, mean=0.3)
-    known = torch.zeros(3, 2, 2).double()
-    known[:2] = 1
-    k, u = known.flatten() == 1, known.flatten() == 0
-    root = torch.linalg.cholesky(data.covariance)
-    image = (data.mean + root @ torch.linspace(-1.5, 1.5, 12).double()).reshape(1, 3, 2, 2)
-    gain = data.covariance[u][:, k] @ torch.linalg.inv(data.covariance[k][:, k])
-    want = data.mean[u] + gain @ (image.flatten()[k] - data.mean[k])
-    many = image.expand(300, 3, 2, 2)
-    got = complete(
-        VP(), lambda noise: inpainted(many, known[None], noise), 200, range(300)
-    ).flatten(1)[:, u]  # fmt: skip
-    apart = float((want - data.mean[u]).norm())
-    assert apart > 0.3
-    assert float((got.mean(0) - want).norm()) < 0.35 * apart
+@pytest.mark.parametrize("sde", [VP(), VE(0.01, 10)], ids=["vp", "ve"])
+def test_unknown_pixels_follow_the_known_ones(sde):
+    """Most of the way from the data's mean to what the known ones tell of them.
+
+    Not all of it: at high noise the replaced part was not drawn together with the rest.
+    """
+    covariance = torch.tensor([[1, 0.9, 0.8], [0.9, 1, 0.9], [0.8, 0.9, 1]]).double() / 4
+    data = Gaussian(torch.full((3,), 0.3).double(), covariance)
+    known = torch.tensor([1.0, 1, 0]).double()
+    image = torch.tensor([1.0, 0.9, 0]).double()
+    gain = covariance[2:, :2] @ torch.linalg.inv(covariance[:2, :2])
+    want = float(gain @ (image[:2] - 0.3))
+    generator = torch.Generator().manual_seed(0)
+    noise = lambda: torch.randn(1000, 3, 1, 1, generator=generator).double()  # noqa: E731
+    project = inpainted(image.view(1, 3, 1, 1), known.view(1, 3, 1, 1), noise)
+    *_, last = predictor_corrector(
+        data.denoise, sde.prior_std * noise(), sde, noise, n=200, corrector="none", project=project
+    )
+    unknown = last.x[:, 2]
+    assert 0.75 * want < float(unknown.mean()) - 0.3 < 1.1 * want
+    assert float(unknown.std()) < 0.35  # it is 0.5 where nothing is known
 
 
 def test_replaced_parts_have_the_noise_of_their_level():

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+from closed_form import denoise
 from gaussian import Gaussian
+from safetensors.torch import load_file
 from torch import Tensor
 
 from suffuse.diffusion.likelihood import bits_per_dim, dequantise, log_likelihood, probe
 from suffuse.diffusion.noise import Noise
-from suffuse.diffusion.prediction import predict
+from suffuse.diffusion.prediction import Prediction, predict, x0_to_eps
+from suffuse.diffusion.schedule import Level
 from suffuse.diffusion.sde import VE, VP, SubVP
 from suffuse.errors import SuffuseError
 
@@ -80,6 +84,25 @@ def test_more_probes_vary_less():
     one = log_likelihood(data.denoise, x, VP(), probes[:1], rtol=1e-3, atol=1e-3).log_prob.std()
     nine = log_likelihood(data.denoise, x, VP(), probes, rtol=1e-3, atol=1e-3).log_prob.std()
     assert float(nine / one) == pytest.approx(1 / 3, abs=0.12)
+
+
+def preconditioned(x: Tensor, level: Level) -> Prediction:
+    """The denoiser of k-diffusion's stored values (see `parity/kdiff`), for VE levels."""
+    s = level.sigma
+    r = (s**2 + 0.25).sqrt()
+    x0 = 0.25 / r**2 * x + s * 0.5 / r * denoise(x / r, 250 * s.log())
+    return Prediction(x0, x0_to_eps(x, x0, level), x0)
+
+
+def test_agrees_with_k_diffusion():
+    """Its solver works in sigma with a tolerance of 1e-4, which is how close its value is."""
+    stored = load_file(Path(__file__).parents[1] / "parity/kdiff/samplers/io.safetensors")
+    x = 0.3 * stored["in.start"].double()
+    torch.manual_seed(int(stored["log_likelihood.probe"]))
+    signs = torch.randint_like(stored["in.start"], 2).double() * 2 - 1
+    sde = VE(0.03, 14.6)
+    got = log_likelihood(preconditioned, x, sde, [signs], eps=0.0, rtol=1e-6, atol=1e-6).log_prob
+    torch.testing.assert_close(got.float(), stored["log_likelihood.ll"], rtol=2e-4, atol=0)
 
 
 def test_refuses_to_guess_without_a_probe():

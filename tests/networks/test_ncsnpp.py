@@ -59,9 +59,11 @@ def test_every_combination_runs_and_learns(biggan, pyramid, output):
 def test_sizes_are_those_of_the_paper():
     """Table 1 and appendix H tell 62 and 107 million for NCSN++ and its deep form."""
     millions = {}
-    for name, config in PUBLISHED.items():
-        with torch.device("meta"):
-            millions[name] = sum(p.numel() for p in NCSNpp(config).parameters()) / 1e6
+    for name in PUBLISHED:
+        if "cifar10" in name:
+            with torch.device("meta"):
+                net = NCSNpp(PUBLISHED[name])
+            millions[name] = sum(p.numel() for p in net.parameters()) / 1e6
     assert round(millions["ve/cifar10_ncsnpp_continuous"], 1) == 62.8
     assert round(millions["ve/cifar10_ncsnpp_deep_continuous"], 1) == 107.6
     assert round(millions["vp/cifar10_ddpmpp_continuous"], 1) == 61.8

@@ -53,8 +53,9 @@ class NCSNppConfig:
             raise SuffuseError("DDPM's blocks have no FIR filters: take biggan=True or fir=False")
         if self.divide_by_label and self.embedding != "fourier":
             raise SuffuseError("only a Fourier embedding is told sigma, which to divide by")
-        if self.size % 2 ** (len(self.multiples) - 1):
-            raise SuffuseError(f"{self.size} pixels cannot be halved {len(self.multiples) - 1} times")
+        halvings = len(self.multiples) - 1
+        if self.size % 2**halvings:
+            raise SuffuseError(f"{self.size} pixels cannot be halved {halvings} times")
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -32,9 +32,8 @@ def open_score_sde(
     ones. Raises SuffuseError naming what is missing, unknown or of another shape.
     """
     file = open_tensors(Path(path).expanduser())
-    below = next((p for p in _PREFIXES if p + "all_modules.0.weight" in file or
-                  p + "all_modules.0.W" in file), None)
-    if below is None:
+    below = next((p for p in _PREFIXES if any(n.startswith(f"{p}all_modules.") for n in file)), "")
+    if not below:
         raise SuffuseError(f"{file.path}: holds no network in score_sde's layout")
     file = averaged(file, below) if ema else file
     return build(lambda: NCSNpp(config), score_sde(config), file, place or Place(), below)

@@ -115,10 +115,10 @@ def test_predictors_converge_with_order_one(sde, predictor):
     if predictor == "ancestral" and sde == SubVP():
         pytest.skip("has no such chain")
     errors = []
-    for n in (200, 800):
+    for n in (100, 400):
         mean, deviation = affine(sde, n, predictor=predictor)
         errors.append(abs(mean - MEAN) + abs(deviation - DEVIATION))
-    assert errors[1] < 0.02
+    assert errors[1] < 0.05
     assert math.log(errors[0] / errors[1], 4) == pytest.approx(1, abs=0.35)
 
 
@@ -166,10 +166,9 @@ def test_refuses(options, says):
 
 
 def test_sub_vp_has_no_ancestral_step():
+    x = torch.zeros(1, 1, 2, 2)
+    steps = predictor_corrector(
+        posterior, x, SubVP(), torch.zeros_like, predictor="ancestral", corrector="none"
+    )
     with pytest.raises(SuffuseError, match="is for VP and VE"):
-        next(
-            predictor_corrector(
-                posterior, torch.zeros(1, 1, 2, 2), SubVP(), lambda: torch.zeros(1, 1, 2, 2),
-                predictor="ancestral",
-            )  # fmt: skip
-        )
+        next(steps)
