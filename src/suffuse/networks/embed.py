@@ -48,3 +48,25 @@ class LabelEmbedding(nn.Module):
         wave = sinusoid(label, self.width, cos_first=self.cos_first, shift=self.shift)
         wave = wave.to(self.fc1.weight.dtype)
         return self.fc2(nn.functional.silu(self.fc1(wave)))
+
+
+class FourierEmbedding(nn.Module):
+    """Random Fourier features of log sigma, then a two-layer perceptron: label (B,) -> (B, out).
+
+    Gaussian frequencies of deviation `scale`, drawn once and never trained (2006.10739, section 5;
+    2011.13456, appendix C.1).
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, out: int, scale: float = 16.0):
+        super().__init__()
+        self.register_buffer("frequencies", torch.randn(width) * scale)
+        self.fc1 = nn.Linear(2 * width, out)
+        self.fc2 = nn.Linear(out, out)
+
+    def forward(self, label: Tensor) -> Tensor:
+        # The order of the factors is score_sde's: an angle of a thousand shows float32's rounding.
+        angle = label.float().log()[:, None] * self.frequencies.float() * 2 * math.pi
+        wave = torch.cat((angle.sin(), angle.cos()), dim=-1).to(self.fc1.weight.dtype)
+        return self.fc2(nn.functional.silu(self.fc1(wave)))
