@@ -4,9 +4,9 @@
 
 The prior term L_T asks how far x_T is from the noise that sampling starts with, the L_t how far
 each reverse transition is from the posterior it stands for, and the decoder L_0 how many bits the
-grey levels still take given the last step. Images hold 256 grey levels in [-1, 1]: a bound on anything
-else than pixels has no meaning as a length of code. All terms agree with guided-diffusion's
-`gaussian_diffusion.py`.
+grey levels still take given the last step. Images hold 256 grey levels in [-1, 1]: a bound on
+anything else than pixels has no meaning as a length of code. All terms agree with
+guided-diffusion's `gaussian_diffusion.py`.
 """
 
 from __future__ import annotations

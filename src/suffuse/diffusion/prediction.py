@@ -33,7 +33,7 @@ class Prediction:
     for v-models that is not the history of eps. `var` is what a network that learns its variance
     says about it: 1 is the largest sensible variance of a step, -1 the smallest (arXiv 2102.09672,
     eq. 15). `score` is a classifier's gradient of log p(y | x), scaled: `ddpm` moves its mean by it
-    and the other samplers their noise, see `guidance.classifier`.
+    and the other samplers their noise, see `classifier_guidance.py`.
     """
 
     x0: Tensor

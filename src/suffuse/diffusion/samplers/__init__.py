@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from suffuse.diffusion.classifier_guidance import shifted
 from suffuse.diffusion.grid import Grid, GridSpec
-from suffuse.diffusion.guidance import shifted
 from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.ancestral import ddpm
 from suffuse.diffusion.samplers.common import Noise, Step

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
+from suffuse.diffusion.classifier_guidance import shifted
 from suffuse.diffusion.grid import Grid
-from suffuse.diffusion.guidance import shifted
 from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.common import Noise, Step, fork
 
