@@ -1,4 +1,4 @@
-"""Whole runs of guided-diffusion, respaced: ancestral and DDIM, guided by a classifier, reversed."""
+"""Whole respaced runs of guided-diffusion: ancestral and DDIM, guided by a classifier, reversed."""
 
 import pytest
 import torch
