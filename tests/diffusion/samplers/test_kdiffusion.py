@@ -11,7 +11,7 @@ from torch import Tensor
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Prediction, x0_to_eps
 from suffuse.diffusion.samplers import SAMPLERS
-from suffuse.diffusion.schedule import Level
+from suffuse.diffusion.schedule import Discrete, Level
 
 STORED = load_file(Path(__file__).parents[2] / "parity/kdiff/samplers/io.safetensors")
 
@@ -52,8 +52,8 @@ def preconditioned(x: Tensor, level: Level) -> Prediction:
 
 def grid() -> Grid:
     s = STORED["in.sigmas"].double()
-    angle = s.arctan()
-    return Grid(angle.cos(), angle.sin(), torch.zeros(8), 1.0, s[:-1].flip(0).numpy())
+    angle, schedule = s.arctan(), Discrete(1 / (1 + s[:-1].flip(0) ** 2))
+    return Grid(angle.cos(), angle.sin(), torch.zeros(8), 1.0, schedule)
 
 
 def draws(name: str):
