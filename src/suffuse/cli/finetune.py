@@ -70,8 +70,9 @@ def finetune(
 
     chosen = with_config(named(FINETUNES, preset), config)
     plan = planned(chosen.plan, steps, batch, workers, data)
-    asked = {"stage": "finetune", "preset": preset, "data": data, "stream": stream, "model": model}
-    asked |= {"prompt": prompt, "word": word, "init": init, "class_prompt": class_prompt}
+    asked = {"stage": "finetune", "preset": preset, "data": data, "stream": stream}
+    asked |= {"model": model, "prompt": prompt, "word": word, "init": init}
+    asked |= {"class_prompt": class_prompt}
     asked |= {"class_folder": None if class_folder is None else str(class_folder)}
     run_stage(
         lambda told, device: finetune_stage(
