@@ -10,9 +10,18 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from suffuse.diffusion.cond import Cond
-from suffuse.diffusion.guidance import bind, cfg, clip, dynamic_threshold, rescaled, thresholded
+from suffuse.diffusion.guidance import (
+    bind,
+    cfg,
+    clip,
+    dynamic_threshold,
+    rescaled,
+    thresholded,
+    within,
+)
 from suffuse.diffusion.prediction import diffuse, predict
 from suffuse.diffusion.schedule import Discrete, Level, betas
+from suffuse.errors import SuffuseError
 from suffuse.networks.families import SDConfig, stable_diffusion
 
 LEVEL = Level(torch.tensor(0.8), torch.tensor(0.6), torch.tensor(300))
@@ -102,6 +111,27 @@ def test_guidance_is_linear_in_the_scale(unet, a, b):
 
     middle = (guided(a) + guided(b)) / 2
     torch.testing.assert_close(guided((a + b) / 2), middle, rtol=1e-4, atol=1e-4)
+
+
+def test_the_scale_is_one_more_than_the_papers_weight(unet):
+    x, cond, null = normal(1, 4, 8, 8), text(1, 5), text(1, 5, seed=1)
+    w = 2.5
+    papers = (1 + w) * bind(unet, cond)(x, LEVEL) - w * bind(unet, null)(x, LEVEL)
+    ours = cfg(unet, cond, null, 1 + w)(x, LEVEL)
+    torch.testing.assert_close(ours, papers, rtol=1e-4, atol=1e-5)
+
+
+def test_guidance_within_an_interval():
+    raw = within(lambda x, level: x + 1, lambda x, level: x, 0.5, 2.0)
+    guided = {}
+    for s in (0.4, 0.5, 0.51, 2.0, 2.01, float("inf")):
+        angle = torch.tensor(s).double().arctan()
+        alpha = torch.where(torch.tensor(s).isinf(), 0.0, angle.cos())
+        level = Level(alpha, alpha * s if s < 3 else angle.sin(), torch.tensor(0))
+        guided[s] = float(raw(torch.zeros(1), level)) == 1
+    assert [s for s, yes in guided.items() if yes] == [0.51, 2.0]
+    with pytest.raises(SuffuseError, match="0 <= low < high, not 2 to 1"):
+        within(raw, raw, 2.0, 1.0)
 
 
 def test_the_conditioning_is_prepared_once(unet, monkeypatch):

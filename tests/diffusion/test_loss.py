@@ -6,12 +6,25 @@ import diffusers
 import pytest
 import torch
 from diffusers.training_utils import compute_snr
+from gd_values import (
+    GOLDEN,
+    SCHEDULES,
+    VARIANCES,
+    close,
+)
+from gd_values import (
+    KINDS as THEIR_KINDS,
+)
+from gd_values import (
+    ClosedForm as Learned,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from suffuse.diffusion.loss import min_snr_weight, offset_noise, p2_weight, simple
+from suffuse.diffusion.chain import Chain, Reverse
+from suffuse.diffusion.loss import hybrid, min_snr_weight, offset_noise, p2_weight, simple, vlb
 from suffuse.diffusion.prediction import KINDS, diffuse, predict, target
 from suffuse.diffusion.schedule import Discrete, Level, betas
 from suffuse.errors import SuffuseError
@@ -166,3 +179,53 @@ def test_p2_at_pure_noise_is_finite():
     level = Level(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1), torch.tensor([999]))
     for kind in KINDS:
         assert p2_weight(level, kind).isfinite().all()
+
+
+# ---- the bound ---------------------------------------------------------------------------------
+
+
+def bound_of(loss, kind, theirs, **options):
+    reverse = Reverse(Chain(SCHEDULES["linear"]), THEIR_KINDS[kind], VARIANCES[theirs])
+    batch = GOLDEN["in.x0"], None, GOLDEN["in.t"], GOLDEN["in.noise"]
+    return loss(Learned(reverse.learned), *batch, reverse, **options)
+
+
+@pytest.mark.parametrize("theirs", VARIANCES)
+@pytest.mark.parametrize("kind", THEIR_KINDS)
+def test_the_bound_as_a_loss_is_that_of_guided_diffusion(kind, theirs):
+    loss = bound_of(vlb, kind, theirs)
+    for got, name in ((loss, "KL"), (100 * loss, "RESCALED_KL")):
+        stored = GOLDEN[f"loss.{kind}.{theirs}.{name}.loss"]
+        torch.testing.assert_close(got, stored, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("theirs", ["LEARNED", "LEARNED_RANGE"])
+@pytest.mark.parametrize("kind", THEIR_KINDS)
+def test_the_hybrid_loss_is_that_of_guided_diffusion(kind, theirs):
+    for options, name in (({}, "RESCALED_MSE"), ({"weight": 1 / 100}, "MSE")):
+        close(
+            bound_of(hybrid, kind, theirs, **options), GOLDEN[f"loss.{kind}.{theirs}.{name}.loss"]
+        )
+
+
+def test_the_bound_in_the_hybrid_loss_teaches_the_variance_alone():
+    class Trained(Learned):
+        scale_of_mean = torch.ones((), requires_grad=True)
+
+        def __call__(self, x, label, context=None):
+            mean, told = super().__call__(x, label).chunk(2, 1)
+            return torch.cat([self.scale_of_mean * mean, told + 0 * self.scale_of_mean], 1)
+
+    net, reverse = Trained(True), Reverse(Chain(SCHEDULES["linear"]), "eps", "learned_range")
+    batch = GOLDEN["in.x0"], None, GOLDEN["in.t"], GOLDEN["in.noise"]
+    gradients = [
+        torch.autograd.grad(hybrid(net, *batch, reverse, weight).sum(), net.scale_of_mean)[0]
+        for weight in (0.0, 1.0)
+    ]
+    assert gradients[0] != 0 and torch.equal(*gradients)
+    assert torch.autograd.grad(vlb(net, *batch, reverse).sum(), net.scale_of_mean)[0] != 0
+
+
+def test_the_hybrid_loss_needs_a_learned_variance():
+    with pytest.raises(SuffuseError, match="needs a network that learns its variance"):
+        bound_of(hybrid, "EPSILON", "FIXED_LARGE")

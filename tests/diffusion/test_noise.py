@@ -6,7 +6,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.noise import Noise, slerp
 from suffuse.errors import SuffuseError
 
 SHAPE = (4, 6, 5)
@@ -66,3 +66,26 @@ def test_seeds_out_of_range(seed):
 def test_no_seeds():
     with pytest.raises(SuffuseError, match="at least one seed"):
         Noise([], SHAPE)
+
+
+# ---- between two noises ------------------------------------------------------------------------
+
+
+@given(st.integers(0, 1000), st.floats(0, 1))
+@settings(max_examples=25, deadline=None)
+def test_slerp_turns_at_an_even_pace(seed, share):
+    a, b = torch.randn(2, 3, 2, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
+    a, b = (v / v.flatten(1).norm(dim=1).view(-1, 1, 1, 1) for v in (a, b))
+    c = slerp(a, b, share)
+    angle = (a * b).sum((1, 2, 3)).acos()
+    torch.testing.assert_close((c * c).sum((1, 2, 3)), torch.ones(3).double())
+    torch.testing.assert_close((a * c).sum((1, 2, 3)), (share * angle).cos())
+    torch.testing.assert_close((b * c).sum((1, 2, 3)), ((1 - share) * angle).cos())
+
+
+def test_slerp_at_its_ends_and_without_an_angle():
+    a, b = torch.randn(2, 2, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(slerp(a, b, 0.0), a)
+    torch.testing.assert_close(slerp(a, b, 1.0), b)
+    torch.testing.assert_close(slerp(a, a, 0.3), a)
+    torch.testing.assert_close(slerp(a, -a, 0.25), a / 2)

@@ -1,11 +1,20 @@
 """Guidance: closures from networks to raw models and from denoisers to denoisers.
 
-The scale follows diffusers and A1111: 1 is no guidance, 7.5 is Stable Diffusion's usual. The
-paper's weight w (arXiv 2207.12598, eq. 6) is `scale - 1`.
+The scale of classifier-free guidance follows diffusers and A1111, the weight w its paper (arXiv
+2207.12598, eq. 6). They are the same line, counted from another point:
+
+    scale                                       weight, w = scale - 1
+    eps(null) + scale * (eps(c) - eps(null))    (1 + w) * eps(c) - w * eps(null)
+    0      the null alone                       -1
+    1      no guidance                          0
+    7.5    Stable Diffusion's usual             6.5
+
+A classifier's scale is another thing, see `classifier_guidance.py`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -15,6 +24,7 @@ from torch import Tensor
 from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.prediction import Denoiser, Prediction, RawModel, x0_to_eps
 from suffuse.diffusion.schedule import Level
+from suffuse.errors import SuffuseError
 
 Context = TypeVar("Context")
 
@@ -91,6 +101,25 @@ def rescaled(guided: Tensor, cond: Tensor, phi: float) -> Tensor:
     wide = guided.std(axes, keepdim=True).clamp_min(torch.finfo(guided.dtype).tiny)  # (B,1,1,1)
     factor = cond.std(axes, keepdim=True) / wide
     return phi * (guided * factor) + (1 - phi) * guided
+
+
+def within(guided: RawModel, plain: RawModel, low: float, high: float) -> RawModel:
+    """`guided` while `low < sigma / alpha <= high`, `plain` at all other levels; for sampling.
+
+    Guidance harms at the noisiest levels and is idle at the cleanest (arXiv 2404.07724, section
+    3, whose sigma this ratio is). With `plain` unguided those levels cost half.
+
+    Raises `SuffuseError` for an empty interval.
+    """
+    if not 0 <= low < high:
+        raise SuffuseError(f"a guidance interval needs 0 <= low < high, not {low:g} to {high:g}")
+
+    def raw(x: Tensor, level: Level) -> Tensor:
+        alpha = float(level.alpha)
+        s = float(level.sigma) / alpha if alpha else math.inf
+        return guided(x, level) if low < s <= high else plain(x, level)
+
+    return raw
 
 
 # ---- from a denoiser to a denoiser -------------------------------------------------------------

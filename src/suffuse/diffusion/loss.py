@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from suffuse.diffusion.bound import vb_term
+from suffuse.diffusion.chain import Reverse
 from suffuse.diffusion.guidance import Context, Network
 from suffuse.diffusion.prediction import Kind, check_kind, diffuse, target
 from suffuse.diffusion.schedule import Level
+from suffuse.errors import SuffuseError
 
 
 def simple(
@@ -28,6 +31,48 @@ def simple(
     error = answer.float() - target(kind, x0, eps, level).float()  # (B,C,H,W)
     loss = error.square().mean((1, 2, 3))  # (B,)
     return loss if weight is None else loss * weight
+
+
+def vlb(
+    net: Network[Context], x0: Tensor, context: Context, t: Tensor, eps: Tensor, reverse: Reverse
+) -> Tensor:
+    """The bound's term of steps `t (B,)` in bits per dimension, (B,) (arXiv 2006.11239, eq. 5).
+
+    T times its mean over uniform steps is L_vlb less the prior term, which nothing can train. Draw
+    the steps by `timesteps.second_moment`: uniform ones are too noisy (2102.09672, section 3.3).
+    """
+    level = reverse.chain.level(t)
+    x = diffuse(x0, eps, level)
+    return vb_term(reverse, net(x, level.label, context).float(), x0, x, t)
+
+
+def hybrid(
+    net: Network[Context],
+    x0: Tensor,
+    context: Context,
+    t: Tensor,
+    eps: Tensor,
+    reverse: Reverse,
+    weight: float = 0.001,
+) -> Tensor:
+    """`L_simple + weight * L_vlb` where the variance is learned, (B,) (2102.09672, eq. 16).
+
+    The bound sees the mean as a constant, so that it guides the variance alone. L_vlb is in bits
+    per dimension and stands for all T steps: `T` times the term of `t (B,)`. guided-diffusion's
+    `RESCALED_MSE` is this with its factor of T / 1000.
+
+    Raises `SuffuseError` when the variance is not a learned one.
+    """
+    if not reverse.learned:
+        raise SuffuseError("the hybrid loss needs a network that learns its variance")
+    level = reverse.chain.level(t)
+    x = diffuse(x0, eps, level)
+    answer = net(x, level.label, context).float()  # (B,2C,H,W)
+    value, told = answer.chunk(2, dim=1)
+    error = value - reverse.target(x0, eps, x, t).float()
+    frozen = torch.cat([value.detach(), told], dim=1)
+    bound = reverse.chain.T * vb_term(reverse, frozen, x0, x, t)
+    return error.square().mean((1, 2, 3)) + weight * bound
 
 
 def min_snr_weight(level: Level, kind: Kind, gamma: float = 5.0) -> Tensor:

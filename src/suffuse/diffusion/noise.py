@@ -13,6 +13,7 @@ from torch import Tensor
 
 from suffuse.errors import SuffuseError
 
+_PARALLEL = 1 - 1e-6  # cosine above which two noises are one direction
 _MAX_SEED = 2**64 - 1  # what torch.Generator takes
 
 
@@ -50,3 +51,21 @@ class Noise:
         """The next draw of every image, (B, C, H, W)."""
         draws = [torch.randn(self.shape, generator=g) for g in self._generators]
         return torch.stack(draws).to(self.device, self.dtype)  # (B,C,H,W)
+
+
+def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:
+    """The noise at `share` of the way from `a` to `b`, (B, C, H, W), along the great circle.
+
+    A straight line would leave the shell on which Gaussian noise lies, and its middle would be too
+    quiet for the network (arXiv 2010.02502, appendix D.5, eq. 67). Image by image; parallel and
+    opposite noises, through which no one circle goes, are mixed on the line.
+    """
+    flat_a, flat_b = a.flatten(1), b.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(flat_a, flat_b).clamp(-1, 1)  # (B,)
+    angle = cosine.acos()
+    straight = cosine.abs() > _PARALLEL
+    sine = torch.where(straight, torch.ones_like(angle), angle.sin())
+    near = torch.where(straight, 1 - share, ((1 - share) * angle).sin() / sine)
+    far = torch.where(straight, share, (share * angle).sin() / sine)
+    shape = (-1, *[1] * (a.dim() - 1))
+    return near.view(shape) * a + far.view(shape) * b

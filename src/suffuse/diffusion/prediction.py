@@ -32,7 +32,8 @@ class Prediction:
     `raw` is the network's output after guidance, of kind `kind`: PLMS keeps a history of it, and
     for v-models that is not the history of eps. `var` is what a network that learns its variance
     says about it: 1 is the largest sensible variance of a step, -1 the smallest (arXiv 2102.09672,
-    eq. 15).
+    eq. 15). `score` is a classifier's gradient of log p(y | x), scaled: `ddpm` moves its mean by it
+    and the other samplers their noise, see `classifier_guidance.py`.
     """
 
     x0: Tensor
@@ -40,6 +41,7 @@ class Prediction:
     raw: Tensor
     kind: Kind = "eps"
     var: Tensor | None = None
+    score: Tensor | None = None
 
 
 RawModel = Callable[[Tensor, Level], Tensor]  # (B,C,H,W), level -> (B,C,H,W)
@@ -105,19 +107,19 @@ def solve(kind: Kind, x: Tensor, raw: Tensor, level: Level) -> tuple[Tensor, Ten
     return _SOLVE[kind](x, raw, level)
 
 
-def _inverse(a: Tensor) -> Tensor:
+def inverse(a: Tensor) -> Tensor:
     """`1 / a`, and 0 where `a` is 0."""
     return torch.where(a == 0, torch.zeros_like(a), 1 / a)
 
 
 def eps_to_x0(x: Tensor, eps: Tensor, level: Level) -> Tensor:
     """The clean image that `x` holds if its noise is `eps`, (B, C, H, W); 0 where alpha is 0."""
-    return (x - level.sigma * eps) * _inverse(level.alpha)
+    return (x - level.sigma * eps) * inverse(level.alpha)
 
 
 def x0_to_eps(x: Tensor, x0: Tensor, level: Level) -> Tensor:
     """The noise that `x` holds if its clean image is `x0`, (B, C, H, W); 0 where sigma is 0."""
-    return (x - level.alpha * x0) * _inverse(level.sigma)
+    return (x - level.alpha * x0) * inverse(level.sigma)
 
 
 def _solve_eps(x: Tensor, raw: Tensor, level: Level) -> tuple[Tensor, Tensor]:

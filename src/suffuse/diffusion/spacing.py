@@ -73,6 +73,69 @@ def distilled(n: int, taught: int, total: int) -> Array:
     return all_of_them[np.floor(np.linspace(0, taught, n, endpoint=False)).astype(int)]
 
 
+# ---- respacing strings -------------------------------------------------------------------------
+
+RESPACINGS = (
+    "a number of steps (250), ddim and a number (ddim25), numbers of steps in equal sections of "
+    "the schedule with the cleanest first (10,15,20), or fast27"
+)
+
+
+def respacing(spec: str, total: int) -> tuple[int, ...]:
+    """The training steps, cleanest first, that a string of guided-diffusion's keeps of `total`.
+
+    - `250` or `10,15,20`: the schedule is cut into that many equal sections, and each keeps so many
+      steps, evenly spread with both its ends (improved DDPM, arXiv 2102.09672, section 4).
+    - `ddim25`: every k-th step from 0, for the whole k that gives 25.
+    - `fast27`: GLIDE's own for its upsampler, `10,10,3,2,2` with the noisiest step moved in by two.
+
+    Raises `SuffuseError` naming the known forms, or the section that is too short.
+    """
+    text = spec.strip().lower()
+    if text == "fast27":
+        kept = respacing("10,10,3,2,2", total)
+        return (*kept[:-1], total - 3)
+    counts = text.removeprefix("ddim").split(",")
+    strided = text.startswith("ddim")
+    if not all(c.strip().isdecimal() for c in counts) or (strided and len(counts) > 1):
+        raise SuffuseError(f"cannot read the respacing {spec!r}; it may be {RESPACINGS}")
+    numbers = [int(c) for c in counts]
+    if not any(numbers):
+        raise SuffuseError(f"the respacing {spec!r} keeps no step; it may be {RESPACINGS}")
+    return _strided(numbers[0], total) if strided else _sections(numbers, total)
+
+
+def _strided(n: int, total: int) -> tuple[int, ...]:
+    """`n` multiples of a whole stride from 0."""
+    for stride in range(1, total + 1):
+        if len(range(0, total, stride)) == n:
+            return tuple(range(0, total, stride))
+    raise SuffuseError(
+        f"no whole stride keeps {n} of {total} steps; the respacing {str(n)!r} spreads them evenly"
+        if n <= total
+        else f"this model's schedule has {total} steps; {n} are too many"
+    )
+
+
+def _sections(counts: list[int], total: int) -> tuple[int, ...]:
+    """So many steps in each equal section, evenly spread from its first to its last."""
+    kept, start = [], 0
+    for i, count in enumerate(counts):
+        size = total // len(counts) + (i < total % len(counts))
+        if count > size:
+            raise SuffuseError(
+                f"a respacing cannot keep {count} of {size} steps (section {i + 1} of "
+                f"{len(counts)} in a schedule of {total})"
+            )
+        stride = (size - 1) / (count - 1) if count > 1 else 1.0
+        place = 0.0
+        for _ in range(count):  # summed up, not multiplied: halves are rounded as there
+            kept.append(start + round(place))
+            place += stride
+        start += size
+    return tuple(kept)
+
+
 # ---- curves of the noise ratio -----------------------------------------------------------------
 
 

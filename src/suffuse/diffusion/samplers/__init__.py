@@ -16,11 +16,12 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from suffuse.diffusion.classifier_guidance import shifted
 from suffuse.diffusion.grid import Grid, GridSpec
 from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.ancestral import ddpm
 from suffuse.diffusion.samplers.common import Noise, Step
-from suffuse.diffusion.samplers.ddim import ddim
+from suffuse.diffusion.samplers.ddim import ddim, ddim_reverse
 from suffuse.diffusion.samplers.dpm2 import dpm2, dpm2_a
 from suffuse.diffusion.samplers.dpm_solver import multistep, singlestep
 from suffuse.diffusion.samplers.dpmpp import dpmpp_2s_a, dpmpp_sde
@@ -37,6 +38,7 @@ __all__ = [
     "Noise",
     "Resolved",
     "Step",
+    "ddim_reverse",
     "resolve",
     "sampler_names",
 ]
@@ -61,6 +63,7 @@ class Entry:
     stochastic: bool = False  # draws noise at its steps, with the options below
     evaluations: int = 1  # of the network, at each step
     options: Mapping[str, Any] = field(default_factory=dict)  # what sets it apart from `run`
+    moves_mean: bool = False  # uses a classifier's score itself; others find it in the noise
 
     @property
     def takes(self) -> tuple[str, ...]:
@@ -78,11 +81,13 @@ class Entry:
             if name not in self.takes:
                 known = ", ".join(self.takes) or "none"
                 raise SuffuseError(f"sampler {self.title} has no option {name!r}; it has: {known}")
+        if not self.moves_mean:
+            denoiser = shifted(denoiser)
         return self.run(denoiser, x, grid, noise, **{**self.options, **options})
 
 
 SAMPLERS: Mapping[str, Entry] = {
-    "ddpm": Entry(ddpm, "DDPM", "DDPMScheduler", GridSpec(), stochastic=True),
+    "ddpm": Entry(ddpm, "DDPM", "DDPMScheduler", GridSpec(), stochastic=True, moves_mean=True),
     "ddim": Entry(ddim, "DDIM", "DDIMScheduler", STEPS),
     "plms": Entry(plms, "PLMS", "PNDMScheduler", STEPS),
     "euler": Entry(euler, "Euler", "EulerDiscreteScheduler", SIGMAS),
