@@ -9,9 +9,11 @@ from gd_values import GOLDEN, KINDS, RUNS, SCHEDULES, VARIANCES, ClosedForm, clo
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from suffuse.diffusion.chain import Chain, Reverse, respaced_grid
+from suffuse.diffusion.chain import Chain, Reverse, predict_mean, respaced_grid
+from suffuse.diffusion.grid import make_grid
 from suffuse.diffusion.posterior import Posterior, posterior, reverse_variance
 from suffuse.diffusion.prediction import diffuse
+from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.diffusion.schedule import Discrete, betas
 from suffuse.errors import SuffuseError
 
@@ -122,6 +124,22 @@ def test_a_perfect_network_gives_the_posterior(kind):
     torch.testing.assert_close(clean, x0, rtol=1e-4, atol=1e-4)  # levels are float32
     torch.testing.assert_close(p.mean, true.mean, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(p.log_var, true.log_var, rtol=0, atol=0)
+
+
+def test_a_sampler_follows_a_predicted_mean():
+    """Without noise, DDPM's steps through the whole chain are the network's answers themselves."""
+    chain, net = Chain(SCHEDULES["linear"]), ClosedForm(False)
+    answers = []
+
+    def model(x, level):
+        answers.append(net.raw(x, level))
+        return answers[-1]
+
+    grid = make_grid(chain.schedule, chain.T)
+    zero = lambda: torch.zeros(2, 3, 4, 4)  # noqa: E731
+    steps = list(SAMPLERS["ddpm"](predict_mean(model, chain), GOLDEN["in.start"], grid, zero))
+    for step, answer in zip(steps, answers, strict=True):
+        torch.testing.assert_close(step.x, answer, rtol=1e-4, atol=1e-5)
 
 
 def test_half_precision_keeps_the_variances():

@@ -26,7 +26,16 @@ from suffuse.diffusion.posterior import (
     posterior,
     reverse_variance,
 )
-from suffuse.diffusion.prediction import Kind, check_kind, solve, target
+from suffuse.diffusion.prediction import (
+    Denoiser,
+    Kind,
+    Prediction,
+    RawModel,
+    check_kind,
+    solve,
+    target,
+    x0_to_eps,
+)
 from suffuse.diffusion.schedule import Discrete, Level
 from suffuse.diffusion.spacing import respacing
 from suffuse.errors import SuffuseError
@@ -177,6 +186,23 @@ class Reverse:
         if self.kind == "mean":
             return self.chain.posterior(x0, x, t).mean
         return target(self.kind, x0, eps, self.chain.level(t))
+
+
+def predict_mean(model: RawModel, chain: Chain, learned_var: bool = False) -> Denoiser:
+    """`prediction.predict` for a network that predicts the mean of x_{t-1}, for any sampler.
+
+    `chain` is the one it was trained on, and labels are its steps: on a grid that leaves some out
+    the clean image is still what the mean of a single step says of it.
+    """
+    reverse = Reverse(chain, "mean", "learned" if learned_var else "small")
+
+    def denoise(x: Tensor, level: Level) -> Prediction:
+        raw = model(x, level)
+        x0 = reverse(raw, x, level.label.round().long().expand(len(x))).x0
+        eps = x0_to_eps(x, x0, level)
+        return Prediction(x0, eps, eps, "eps", reverse.split(raw)[1])
+
+    return denoise
 
 
 def respaced_grid(schedule: Discrete, spec: str, device: torch.device | str | None = None) -> Grid:

@@ -59,11 +59,12 @@ class ResBlock(nn.Module):
         if self.resample is not None:
             h, x = self.resample(h, size), self.resample(x, size)
         h = self.conv1(h)
-        if self.scale_shift:
+        if self.time is None:
+            h = self.norm2(h)
+        elif self.scale_shift:
             h = self.modulate(h, self.time(emb))
         else:
-            if self.time is not None:
-                h += self.time(emb)[:, :, None, None]  # (B or 1, out, 1, 1)
+            h += self.time(emb)[:, :, None, None]  # (B or 1, out, 1, 1)
             h = self.norm2(h)
         h = self.conv2(F.dropout(silu(h), self.dropout, self.training))
         h += x if self.skip is None else self.skip(x)

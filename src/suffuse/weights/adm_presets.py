@@ -70,10 +70,29 @@ def improved(
     )
 
 
-def _first(size: int, width: int, attention: Sequence[int], **flags: int) -> ADMConfig:
+def _first(
+    size: int,
+    width: int,
+    attention: Sequence[int],
+    *,
+    blocks: int = 3,
+    heads: int = 4,
+    classes: int = 0,
+    inputs: int = 3,
+    scale_shift: bool = True,
+) -> ADMConfig:
     """Improved DDPM: convolutions change the resolution, heads are counted."""
-    flags = {"heads": 4, "blocks": 3, "classes": 0, **flags}
-    return improved(size, width, attention=attention, res_resample=False, **flags)
+    return improved(
+        size,
+        width,
+        blocks,
+        attention=attention,
+        heads=heads,
+        classes=classes,
+        inputs=inputs,
+        scale_shift=scale_shift,
+        res_resample=False,
+    )
 
 
 PUBLISHED = (
