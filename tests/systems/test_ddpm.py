@@ -168,8 +168,14 @@ def test_requests_that_cannot_be_met(classes: int, fields: dict[str, Any], messa
 
 def test_a_folder_of_2022_and_its_conventions(tmp_path: Path) -> None:
     """google/ddpm-cifar10-32: everything at the top, no pipeline, a thousand steps."""
-    net = UNet2DModel(8, block_out_channels=(8, 16), norm_num_groups=4, layers_per_block=1,
-                      down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2)  # fmt: skip
+    shape: dict[str, Any] = {
+        "block_out_channels": (8, 16),
+        "down_block_types": ("DownBlock2D",) * 2,
+        "up_block_types": ("UpBlock2D",) * 2,
+        "norm_num_groups": 4,
+        "layers_per_block": 1,
+    }
+    net = UNet2DModel(8, **shape)
     net.save_pretrained(tmp_path / "top")
     DDIMScheduler().save_pretrained(tmp_path / "top")
     system = suffuse.load(tmp_path / "top", "cpu", "float32")

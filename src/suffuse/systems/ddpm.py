@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,15 +91,20 @@ class DDPM:
         return simple(self.unet, x0, context, level, eps, self.sampling.kind)
 
     def reverse(self, limit: float | None = None) -> Reverse:
-        """How the network's output is read as a reverse transition of the chain it was trained on.
+        """How the network's output is read as a reverse transition of `chain`.
 
-        Raises SuffuseError for a schedule that is no chain.
+        The clean image on the way is clipped to [-limit, limit], unless that is None.
         """
         s = self.sampling
-        if not isinstance(s.schedule, Discrete):
-            raise SuffuseError(f"{self.info.name}: its schedule is no chain of steps")
         variance = "learned_range" if s.learned_var else s.options.get("variance", "small")
-        return Reverse(Chain(s.schedule), s.kind, variance, limit)
+        return Reverse(self.chain, s.kind, variance, limit)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The chain it was trained on. Raises SuffuseError for a schedule that is none."""
+        if not isinstance(self.sampling.schedule, Discrete):
+            raise SuffuseError(f"{self.info.name}: its schedule is no chain of steps")
+        return Chain(self.sampling.schedule)
 
     def cond(self, labels: Tensor) -> Cond:
         """Classes (B,) at the network's door; -1 is no class."""

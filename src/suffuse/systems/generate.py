@@ -143,7 +143,7 @@ def to_tensor(picture: Picture, channels: int = 3) -> Tensor:
 
 
 def to_picture(image: Tensor) -> Picture:
-    """(3, H, W) in [-1, 1] -> RGB picture, rounded to the nearest level; (1, H, W) -> a grey one."""
+    """(3, H, W) in [-1, 1] -> RGB picture, (1, H, W) -> a grey one; to the nearest level."""
     levels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
     pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()  # (H, W, C)
     return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)

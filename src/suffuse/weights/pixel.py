@@ -17,8 +17,8 @@ class PixelModel:
     """A U-Net over pixels in evaluation mode, its configuration, and what came with it.
 
     `published` names the row of `adm_presets` whose network it has; `scheduler` is diffusers'
-    `scheduler_config.json` where the folder has one; `size` the height and width that it was trained
-    at and `classes` the names of its classes, where these are told.
+    `scheduler_config.json` where the folder has one; `size` the height and width that it was
+    trained at and `classes` the names of its classes, where these are told.
     """
 
     unet: UNet
