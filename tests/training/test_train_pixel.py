@@ -19,8 +19,9 @@ from suffuse.diffusion.loss import hybrid
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ddpm
 from suffuse.systems.ddpm import DDPM
+from suffuse.systems.generate import pixels
 from suffuse.training.loop import train
-from suffuse.training.pixel import ddpm_stage, pixels
+from suffuse.training.pixel import ddpm_stage
 from suffuse.training.pixel_presets import COSINE, DDPMS, PixelPreset
 
 TOY = DDPMS["toy"]
@@ -114,7 +115,7 @@ def test_folders_are_classes(tmp_path: Path) -> None:
     assert stage.system.model.classes == classes
     assert ddpm_stage(colour, 0, data=str(tmp_path / "data")).system.model.classes == ()
     Image.new("RGB", (8, 8)).save(tmp_path / "data/loose.png")
-    with pytest.raises(SuffuseError, match="'loose.png' lies in none; or use --no-labels"):
+    with pytest.raises(SuffuseError, match=r"'loose\.png' lies in none; or use --no-labels"):
         class_folders(str(tmp_path / "data"), Preprocess(size=8))
     with pytest.raises(SuffuseError, match="no pictures of its own: name a folder with --data"):
         ddpm_stage(DDPMS["cifar10"], 0)

@@ -11,6 +11,7 @@ import typer
 
 from suffuse.cli.console import Bar, Debug
 from suffuse.cli.evaluate_images import images
+from suffuse.cli.evaluate_likelihood import likelihood
 from suffuse.cli.evaluate_reconstruction import reconstruction
 from suffuse.cli.report import AsJson, Overwrite, ReportCommand, check_new, tell
 from suffuse.errors import SuffuseError
@@ -115,4 +116,5 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 app.command(cls=ReportCommand)(images)
+app.command(cls=ReportCommand)(likelihood)
 app.command(cls=ReportCommand)(reconstruction)

@@ -149,6 +149,14 @@ def to_picture(image: Tensor) -> Picture:
     return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
 
 
+def pixels(pictures: np.ndarray, channels: int) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], or (B, 1, H, W) of whole greys."""
+    if channels == 1:  # ITU-R 601, as Pillow converts
+        luma = pictures.astype(np.uint32) @ np.array([299, 587, 114], np.uint32)
+        pictures = ((luma + 500) // 1000).astype(np.uint8)[..., None]
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 def fit(picture: Picture, width: int, height: int) -> Picture:
     """The picture at this size, by Lanczos; itself if it has it."""
     size = (width, height)

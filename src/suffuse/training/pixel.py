@@ -19,6 +19,7 @@ from suffuse.networks.families import initialise
 from suffuse.networks.pixel import ddpm
 from suffuse.systems.ddpm import DDPM
 from suffuse.systems.encoders import NO_CLASS
+from suffuse.systems.generate import pixels
 from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.noising import Levels, Noising
@@ -113,14 +114,6 @@ class PixelStage:
         encoder = self.system.classes
         labels = encoder.ids(found.captions if encoder.names else [""] * len(found.captions))
         return Batch(pixels(found.pictures, self.system.channels), labels)
-
-
-def pixels(pictures: np.ndarray, channels: int) -> Tensor:
-    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], or (B, 1, H, W) of whole greys."""
-    if channels == 1:  # ITU-R 601, as Pillow converts
-        luma = pictures.astype(np.uint32) @ np.array([299, 587, 114], np.uint32)
-        pictures = ((luma + 500) // 1000).astype(np.uint8)[..., None]
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def ddpm_stage(
