@@ -55,7 +55,7 @@ def test_batches_make_no_difference_and_the_parts_are_the_bounds():
     assert found.transitions == pytest.approx(bits.vb[:, 1:].sum(1).mean().item(), rel=1e-5)
     assert (found.count, found.steps) == (3, 50)
     # Whatever it says of them, it cannot be more than 256 greys take by the worst code there is.
-    assert 0 < found.total and found.decoder < -math.log2(1e-12)
+    assert found.total > 0 and found.decoder < -math.log2(1e-12)
 
 
 def test_a_respaced_chain_and_pictures_of_another_size():
