@@ -144,6 +144,8 @@ def test_samplers_by_name_and_pictures_to_start_from(sampler: str) -> None:
     mask.paste(255, (0, 0, 4, 8))
     (got,) = system.generate(sampler=sampler, grid="trailing", image=image, mask=mask, seed=0)
     pixels = np.asarray(got)
+    grey = DDPM(model(in_channels=1, out_channels=1)).generate(image=image, mask=mask, seed=0)[0]
+    assert (np.asarray(grey)[:, 4:] == 76).all()  # the luminance of red
     assert (pixels[:, 4:] == (255, 0, 0)).all() and not (pixels[:, :4] == (255, 0, 0)).all()
 
 

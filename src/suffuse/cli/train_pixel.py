@@ -58,8 +58,14 @@ def ddpm(
 
     chosen = with_config(presets.preset(DDPMS, preset), config)
     plan = planned(chosen.plan, steps, batch, workers, data)
-    asked = {"stage": "ddpm", "preset": preset, "data": data, "stream": stream, "labels": labels}
-    asked |= {"init": None if init is None else str(init)}
+    asked: dict[str, str | bool | None] = {
+        "stage": "ddpm",
+        "preset": preset,
+        "data": data,
+        "stream": stream,
+        "labels": labels,
+        "init": None if init is None else str(init),
+    }
     run_stage(
         lambda told, device: pixel.ddpm_stage(
             chosen, seed, data=data, streaming=stream, labels=labels, init=init

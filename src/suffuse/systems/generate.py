@@ -171,7 +171,8 @@ def repaint_cells(mask: Picture, factor: int) -> Tensor:
 
 def paste(result: Picture, original: Picture, mask: Picture) -> Picture:
     """`result` where the mask is white, `original` elsewhere, byte for byte."""
-    return Image.composite(result, original, mask.convert("L").point(lambda v: 255 * (v >= 128)))
+    where = mask.convert("L").point(lambda v: 255 * (v >= 128))
+    return Image.composite(result, original.convert(result.mode), where)
 
 
 def natural_size(image: Picture | None, size: tuple[int, int], factor: int) -> tuple[int, int]:
