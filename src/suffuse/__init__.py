@@ -9,14 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suffuse.systems.latent import LatentDiffusion, load
+    from suffuse.systems.ddpm import DDPM
+    from suffuse.systems.latent import LatentDiffusion
+    from suffuse.systems.registry import load
     from suffuse.systems.request import Request
 
 __version__ = "0.1.0"
-__all__ = ["LatentDiffusion", "Request", "__version__", "load"]
+__all__ = ["DDPM", "LatentDiffusion", "Request", "__version__", "load"]
 
 _HOME = {
-    "load": "suffuse.systems.latent",
+    "load": "suffuse.systems.registry",
+    "DDPM": "suffuse.systems.ddpm",
     "LatentDiffusion": "suffuse.systems.latent",
     "Request": "suffuse.systems.request",
 }

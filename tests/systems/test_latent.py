@@ -203,6 +203,7 @@ def test_guidance_of_one_needs_no_negative(systems):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"prompt": " \n"}, "the prompt is empty: say in a few words what to draw"),
         ({"width": 17}, "width 17 is not divisible by 2, this model's factor: try 16"),
         ({"sampler": "fast"}, "unknown sampler 'fast'; known ones are: ddpm, ddim, plms"),
         ({"steps": 2000}, "1000 steps"),
@@ -212,7 +213,7 @@ def test_guidance_of_one_needs_no_negative(systems):
 )
 def test_refusals(fields, words, systems):
     with pytest.raises(SuffuseError, match=words):
-        systems["eps"].generate(PROMPT, **{"steps": 2, **fields})
+        systems["eps"].generate(**{"prompt": PROMPT, "steps": 2, **fields})
 
 
 def test_choices_of_device_and_dtype():

@@ -18,8 +18,6 @@ from suffuse.systems.request import GRIDS, LARGEST_SEED, Request, open_picture
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"prompt": ""}, "prompt is empty"),
-        ({"prompt": " \n"}, "prompt is empty"),
         ({"prompt": None}, "prompt must be text"),
         ({"prompt": "a\udc80"}, "not valid Unicode"),
         ({"steps": 0}, "steps must be at least 1, not 0"),

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 import suffuse
-from suffuse.cli import console, data, evaluate, finetune, generate, inspect, train
+from suffuse.cli import console, data, evaluate, finetune, generate, inspect, train, train_pixel
 
 
 class Group(TyperGroup):
@@ -50,6 +50,7 @@ def _suffuse(
 app.command("generate")(generate.generate)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
+train.app.command("ddpm")(train_pixel.ddpm)
 train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

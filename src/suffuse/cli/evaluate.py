@@ -11,6 +11,7 @@ import typer
 
 from suffuse.cli.console import Bar, Debug
 from suffuse.cli.evaluate_images import images
+from suffuse.cli.evaluate_likelihood import likelihood
 from suffuse.cli.evaluate_reconstruction import reconstruction
 from suffuse.cli.report import AsJson, Overwrite, ReportCommand, check_new, tell
 from suffuse.errors import SuffuseError
@@ -65,14 +66,14 @@ def prompts(
     if kept is not None:
         kept.prepare()
 
-    import suffuse
     from suffuse.data.emoji import World
     from suffuse.evaluation.prompts import evaluate, held_out_prompts
+    from suffuse.systems.latent import load
 
     languages = ("en", "ko") if lang == "both" else (lang,)
     scores: dict[str, PromptScores] = {}
     with Bar() as bar:
-        system = suffuse.load(model, device=device, dtype=dtype)
+        system = load(model, device=device, dtype=dtype)
         objects = objects or system.parts.defaults.objects
         world = World() if objects is None else World(objects=objects)
         held_out_prompts(world, n, languages[0])  # refuses a number that the world has not
@@ -115,4 +116,5 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 
 
 app.command(cls=ReportCommand)(images)
+app.command(cls=ReportCommand)(likelihood)
 app.command(cls=ReportCommand)(reconstruction)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from suffuse.cli.output import Destination
-    from suffuse.systems.latent import LatentDiffusion
     from suffuse.systems.metadata import Metadata, Origin
+    from suffuse.systems.registry import System
     from suffuse.systems.request import Progress, Request
 
 FRAMES = 8  # of a film strip
@@ -29,7 +29,10 @@ _START, _OUT, _RUN = "Start from a picture", "Output", "Model and machine"
 def generate(
     ctx: typer.Context,
     prompt: Annotated[
-        str | None, typer.Argument(help="What to draw.", metavar="PROMPT", show_default=False)
+        str | None,
+        typer.Argument(
+            help="What to draw: words, or a class.", metavar="PROMPT", show_default=False
+        ),
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What to keep out.")] = None,
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
@@ -165,9 +168,19 @@ def _requests(flags: dict[str, Any]) -> tuple[list[Request], Origin | None]:
     if flags["like"] is not None:
         found = read_parameters(flags["like"])
         return [found.to_request(said)], found.origin
-    if "prompt" not in said:
+    asked = Request(**said)
+    if not asked.prompt.strip():
+        _check_unasked(flags["model"], "prompt" in said)
+    return [asked], None
+
+
+def _check_unasked(model: str | None, said: bool) -> None:
+    from suffuse.systems.registry import draws_unasked
+
+    if not draws_unasked(model):
+        if said:
+            raise SuffuseError("the prompt is empty: say in a few words what to draw")
         raise SuffuseError('say what to draw: suffuse generate "a red apple"')
-    return [Request(**said)], None
 
 
 def _lines(path: Path) -> list[str]:
@@ -227,9 +240,7 @@ class _Run:
         for job, metadata in zip(jobs, stored):
             self._follow(system, job, metadata, count)
 
-    def _follow(
-        self, system: LatentDiffusion, job: Request, metadata: Metadata, count: int
-    ) -> None:
+    def _follow(self, system: System, job: Request, metadata: Metadata, count: int) -> None:
         names: dict[int, Path] = {}
         frames: dict[int, list[Image]] = {}
         for step in system.stream(job):

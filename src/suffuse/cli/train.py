@@ -30,7 +30,7 @@ Config = Annotated[
 ]
 Data = Annotated[
     str | None,
-    typer.Option(help="Folder of pictures, .tar, .parquet or Hub name. Default: emoji scenes."),
+    typer.Option(help="Folder of pictures, .tar, .parquet or Hub name. Default: the preset's."),
 ]
 Streamed = Annotated[
     bool, typer.Option("--stream", help="Read the data in order, without copying them here.")
@@ -66,12 +66,14 @@ def _train(
     if shown:
         from suffuse.cli.table import grid
         from suffuse.training.finetune_presets import FINETUNES
+        from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
 
         rows = []
         tables: dict[str, Any] = {
             "autoencoder": AUTOENCODERS,
             "latent": LATENTS,
+            "ddpm": DDPMS,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

@@ -62,12 +62,18 @@ def bind(net: Network[Context], cond: Cond) -> RawModel:
 
 
 def cfg(
-    net: Network[Context], cond: Cond, null: Cond | None, scale: float, rescale: float = 0.0
+    net: Network[Context],
+    cond: Cond,
+    null: Cond | None,
+    scale: float,
+    rescale: float = 0.0,
+    channels: int | None = None,
 ) -> RawModel:
     """Classifier-free guidance, `null + scale * (cond - null)`, in one call for both.
 
     With `scale == 1` the null plays no part and nothing is computed for it; it may then be None.
-    A null of one row serves every image. `rescale` is the phi of `rescaled`.
+    A null of one row serves every image. `rescale` is the phi of `rescaled`. Of a network that
+    learns its variance only the first `channels` are guided: an extrapolated variance is none.
 
     Raises `ValueError` when there is no null and the scale is not 1.
     """
@@ -84,9 +90,12 @@ def cfg(
         if len(x) != cond.batch:
             raise ValueError(f"{len(x)} images for a conditioning of {cond.batch}")
         answer = net(x, level.label, context).to(x.dtype)  # (2B,C,H,W)
-        without, with_cond = answer.chunk(2)
+        without, with_cond = answer[:, :channels].chunk(2)
         guided = without + scale * (with_cond - without)
-        return rescaled(guided, with_cond, rescale) if rescale else guided
+        guided = rescaled(guided, with_cond, rescale) if rescale else guided
+        if channels is None:
+            return guided
+        return torch.cat((guided, answer[cond.batch :, channels:]), dim=1)
 
     return raw
 

@@ -85,3 +85,43 @@ class TextEncoder:
     def null(self, windows: int = 1) -> Cond:
         """The empty prompt, (1, windows * window, D)."""
         return self.encode([""], windows)
+
+
+NO_CLASS = -1
+
+
+@dataclass(frozen=True)
+class ClassEncoder:
+    """Class names to the `vector` door, one-hot; the null is a row of zeros, which is no class.
+
+    Without `names` the model has no classes, and nothing is encoded.
+    """
+
+    names: tuple[str, ...] = ()
+
+    def ids(self, prompts: Sequence[str]) -> Tensor:
+        """Names or numbers of classes -> (B,) int64; "" is no class. Raises SuffuseError."""
+        return torch.tensor([self._id(prompt.strip()) for prompt in prompts])
+
+    def _id(self, word: str) -> int:
+        if not word:
+            return NO_CLASS
+        if not self.names:
+            raise SuffuseError(f"this model has no classes to choose {word!r} from: give no prompt")
+        known = [name.casefold() for name in self.names]
+        if word.casefold() in known:
+            return known.index(word.casefold())
+        if word.isdecimal() and int(word) < len(known):
+            return int(word)
+        shown = ", ".join(self.names[:6]) + (" ..." if len(known) > 6 else "")
+        raise SuffuseError(
+            f"this model has no class {word!r}: its {len(known)} classes are {shown}, by name or "
+            f"by number from 0 to {len(known) - 1}"
+        )
+
+    def embed(self, ids: Tensor, dtype: torch.dtype = torch.float32) -> Cond:
+        """Classes (B,) -> vector (B, classes), where `ids` is."""
+        if not self.names:
+            return Cond()
+        every = torch.arange(len(self.names), device=ids.device)
+        return Cond(vector=(ids[:, None] == every).to(dtype))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +21,7 @@ from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers.common import Step
 from suffuse.errors import SuffuseError
+from suffuse.systems.request import Progress, Request
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -37,6 +39,71 @@ class Known:
 
     latent: Tensor
     repaint: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A resolved request, and all that one model has to say about running it.
+
+    shape: (C, h, w) of what is denoised
+    sampler: for so many images, the sampler with the guided denoiser bound to it
+    known: the request's picture in the model's space, None without one; may draw noise
+    picture: (1, C, h, w), as the network sees it -> picture
+    """
+
+    request: Request
+    shape: tuple[int, int, int]
+    device: torch.device
+    grid: Grid
+    sampler: Callable[[int], Steps]
+    known: Callable[[Noise], Known | None]
+    picture: Callable[[Tensor], Picture]
+
+
+def stream(job: Job, noise: Tensor | None = None, together: int = 1) -> Iterator[Progress]:
+    """The job step by step, `together` images a batch; image i uses seed + i.
+
+    noise: (n, C, h, w) standard normal to start from, in place of the seed's. Raises SuffuseError.
+    """
+    n = job.request.n
+    if noise is not None and len(noise) != n:
+        raise SuffuseError(f"noise has {len(noise)} rows for n = {n}: give one each")
+    for first in range(0, n, together):
+        rows = range(first, min(first + together, n))
+        yield from _batch(job, rows, None if noise is None else noise[rows])
+
+
+@torch.inference_mode()
+def _batch(job: Job, rows: range, first: Tensor | None) -> Iterator[Progress]:
+    assert job.request.seed is not None
+    seeds = [job.request.seed + i for i in rows]
+    noise = Noise(seeds, job.shape, job.device)
+    known = job.known(noise)
+    if first is None:
+        first = noise()
+    elif first.shape[1:] != job.shape:
+        raise SuffuseError(f"noise is {tuple(first.shape[1:])} an image, not {job.shape}")
+    for step in run(job.sampler(len(rows)), job.grid, noise, first.to(job.device), known):
+        last = step.i == len(job.grid) - 1
+        pictures = _finish(job, step.x) if last else None
+        for row, i in enumerate(rows):
+            yield Progress(
+                image_index=i,
+                i=step.i,
+                steps=len(job.grid),
+                preview=partial(job.picture, step.x0[row : row + 1]),
+                result=None if pictures is None else pictures[row],
+                seed=seeds[row],
+            )
+
+
+def _finish(job: Job, x: Tensor) -> list[Picture]:
+    """Decodes; pixels that were not to be repainted come back byte for byte."""
+    pictures = [job.picture(row[None]) for row in x]
+    image, mask = job.request.pictures()
+    if image is None or mask is None:
+        return pictures
+    return [paste(fit(p, *image.size), image, mask) for p in pictures]
 
 
 def run(
@@ -68,16 +135,26 @@ def _noised(latent: Tensor, noise: Tensor, grid: Grid, i: int) -> Tensor:
 # ---- pictures and tensors ----------------------------------------------------------------------
 
 
-def to_tensor(picture: Picture) -> Tensor:
-    """RGB picture -> (1, 3, H, W) float32 in [-1, 1]."""
-    levels = torch.from_numpy(np.array(picture.convert("RGB")))  # (H, W, 3)
-    return levels.permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, 3, H, W)
+def to_tensor(picture: Picture, channels: int = 3) -> Tensor:
+    """A picture -> (1, 3, H, W) float32 in [-1, 1], or grey with one channel."""
+    levels = np.array(picture.convert("RGB" if channels == 3 else "L"))  # (H, W, 3) or (H, W)
+    image = torch.from_numpy(levels.reshape(*levels.shape[:2], channels))
+    return image.permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, C, H, W)
 
 
 def to_picture(image: Tensor) -> Picture:
-    """(3, H, W) in [-1, 1] -> RGB picture, rounded to the nearest level."""
+    """(3, H, W) in [-1, 1] -> RGB picture, (1, H, W) -> a grey one; to the nearest level."""
     levels = ((image.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+    pixels = levels.permute(1, 2, 0).contiguous().cpu().numpy()  # (H, W, C)
+    return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels)
+
+
+def pixels(pictures: np.ndarray, channels: int) -> Tensor:
+    """(B, H, W, 3) uint8 -> (B, 3, H, W) float32 in [-1, 1], or (B, 1, H, W) of whole greys."""
+    if channels == 1:  # ITU-R 601, as Pillow converts
+        luma = pictures.astype(np.uint32) @ np.array([299, 587, 114], np.uint32)
+        pictures = ((luma + 500) // 1000).astype(np.uint8)[..., None]
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def fit(picture: Picture, width: int, height: int) -> Picture:
@@ -94,7 +171,17 @@ def repaint_cells(mask: Picture, factor: int) -> Tensor:
 
 def paste(result: Picture, original: Picture, mask: Picture) -> Picture:
     """`result` where the mask is white, `original` elsewhere, byte for byte."""
-    return Image.composite(result, original, mask.convert("L").point(lambda v: 255 * (v >= 128)))
+    where = mask.convert("L").point(lambda v: 255 * (v >= 128))
+    return Image.composite(result, original.convert(result.mode), where)
+
+
+def natural_size(image: Picture | None, size: tuple[int, int], factor: int) -> tuple[int, int]:
+    """Width and height where the request names none: the picture's own, cut to whole cells, else
+    the (height, width) `size` that the model was trained at."""
+    if image is None:
+        return size[1], size[0]
+    width, height = (max(factor, side // factor * factor) for side in image.size)
+    return width, height
 
 
 def check_size(width: int, height: int, factor: int) -> None:

@@ -25,7 +25,7 @@ from suffuse.networks.packing import pack
 from suffuse.systems import generate
 from suffuse.systems.additions import LoraFile, embedding, lora
 from suffuse.systems.encoders import TextEncoder
-from suffuse.systems.generate import Known, Steps
+from suffuse.systems.generate import Job, Known, Steps
 from suffuse.systems.request import Progress, Request
 from suffuse.weights.embedding import with_embeddings
 from suffuse.weights.load import open_parts
@@ -119,11 +119,11 @@ class LatentDiffusion:
         sampler, or pictures that do not fit.
         """
         parts, factor = self.parts, self.parts.autoencoder.config.factor
+        if not request.prompt.strip():
+            raise SuffuseError("the prompt is empty: say in a few words what to draw")
         image, _ = request.check().pictures()
-        if image is None:
-            height, width = (side * factor for side in parts.latent_size)
-        else:  # the picture's own size, cut to whole cells
-            width, height = (max(factor, side // factor * factor) for side in image.size)
+        rows, columns = parts.latent_size
+        width, height = generate.natural_size(image, (rows * factor, columns * factor), factor)
         request = request.resolve(
             steps=parts.defaults.steps or 30,
             guidance=7.5 if parts.defaults.guidance is None else parts.defaults.guidance,
@@ -168,41 +168,20 @@ class LatentDiffusion:
         if suited is not self:
             yield from suited.stream(request, noise=noise, together=together)
             return
-        request = self.resolve(request)
-        if noise is not None and len(noise) != request.n:
-            raise SuffuseError(f"noise has {len(noise)} rows for n = {request.n}: give one each")
-        for first in range(0, request.n, together):
-            rows = range(first, min(first + together, request.n))
-            yield from self._batch(request, rows, None if noise is None else noise[rows])
+        yield from generate.stream(self._job(self.resolve(request)), noise, together)
 
-    # ---- one batch -----------------------------------------------------------------------------
-
-    @torch.inference_mode()
-    def _batch(self, request: Request, rows: range, first: Tensor | None) -> Iterator[Progress]:
-        assert request.seed is not None and request.width and request.height
+    def _job(self, request: Request) -> Job:
+        assert request.width and request.height
         parts, factor = self.parts, self.parts.autoencoder.config.factor
-        shape = (parts.unet_config.in_channels, request.height // factor, request.width // factor)
-        seeds = [request.seed + i for i in rows]
-        noise = Noise(seeds, shape, self.device)
-        grid = self._grid(request)
-        known = self._known(request, noise)
-        if first is None:
-            first = noise()
-        elif first.shape[1:] != shape:
-            raise SuffuseError(f"noise is {tuple(first.shape[1:])} an image, not {shape}")
-        steps = self._sampler(request, len(rows))
-        for step in generate.run(steps, grid, noise, first.to(self.device), known):
-            last = step.i == len(grid) - 1
-            pictures = self._finish(request, step.x) if last else None
-            for row, i in enumerate(rows):
-                yield Progress(
-                    image_index=i,
-                    i=step.i,
-                    steps=len(grid),
-                    preview=partial(self._picture, step.x0[row : row + 1]),
-                    result=None if pictures is None else pictures[row],
-                    seed=seeds[row],
-                )
+        return Job(
+            request,
+            (parts.unet_config.in_channels, request.height // factor, request.width // factor),
+            self.device,
+            self._grid(request),
+            partial(self._sampler, request),
+            partial(self._known, request),
+            self._picture,
+        )
 
     def _sampling(self, request: Request) -> Sampling:
         """The scheduler file's conventions under the request's sampler and grid."""
@@ -244,14 +223,6 @@ class LatentDiffusion:
         mask = generate.fit(mask, request.width, request.height)
         cells = generate.repaint_cells(mask, self.parts.autoencoder.config.factor)
         return Known(latent, cells.to(self.device))
-
-    def _finish(self, request: Request, x: Tensor) -> list[Image]:
-        """Decodes; pixels that were not to be repainted come back byte for byte."""
-        pictures = [self._picture(row[None]) for row in x]
-        image, mask = request.pictures()
-        if image is None or mask is None:
-            return pictures
-        return [generate.paste(generate.fit(p, *image.size), image, mask) for p in pictures]
 
     @torch.inference_mode()
     def _picture(self, latent: Tensor) -> Image:

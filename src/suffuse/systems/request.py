@@ -51,7 +51,7 @@ class Request:
     `check()` judges what needs the sampler table or the picture files.
     """
 
-    prompt: str
+    prompt: str = ""  # only models without words, or with classes, draw unasked
     negative: str = ""
     steps: int | None = None
     guidance: float | None = None  # classifier-free guidance scale; 1 = none
@@ -75,8 +75,6 @@ class Request:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
         text("prompt", self.prompt)
         text("negative", self.negative)
-        if not self.prompt.strip():
-            raise SuffuseError("the prompt is empty: say in a few words what to draw")
         for name, least in (("steps", 1), ("n", 1), ("width", 1), ("height", 1), ("clip_skip", 0)):
             put(name, whole(name, getattr(self, name), least, optional=name not in _NEVER_NONE))
         put("guidance", number("guidance", self.guidance, 0.0, optional=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -113,12 +114,26 @@ class Levels(nn.Module):
 
         each: levels are spread anew over so many of them at a time; None for all
         """
+
+        def objective(t: Tensor, eps: Tensor) -> Tensor:
+            level = self.schedule.at(t)
+            return simple(net, x0, context, level, eps, kind, self.weight(level, kind))
+
+        return self.of(objective, x0, generator, each)
+
+    def of(
+        self,
+        objective: Callable[[Tensor, Tensor], Tensor],
+        x0: Tensor,
+        generator: torch.Generator,
+        each: int | None = None,
+    ) -> Tensor:
+        """`objective` of timesteps (B,) and noise (B, C, H, W) drawn for images like `x0`, (B,)."""
         parts = x0.split(each or len(x0))
         drawn = [self.draw(len(part), generator) for part in parts]
         t = torch.cat([steps for steps, _ in drawn])
-        level = self.schedule.at(t.to(x0.device))
         eps = torch.cat([self.noise(part, generator) for part in parts])
-        losses = simple(net, x0, context, level, eps, kind, self.weight(level, kind))
+        losses = objective(t.to(x0.device), eps)
         self.remember(t, losses)
         corrections = [weight for _, weight in drawn if weight is not None]
         return losses * torch.cat(corrections).to(losses) if corrections else losses

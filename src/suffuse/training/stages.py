@@ -87,7 +87,7 @@ def autoencoder_stage(
 
     Raises SuffuseError.
     """
-    pictures = _opened(data, preset.preprocess, streaming)
+    pictures = opened(data, preset.preprocess, streaming)
     stream: Stream = EmojiStream(preset.world) if pictures is None else pictures
     held_out = EmojiStream(preset.world, split="test") if pictures is None else None
     compares = None
@@ -118,7 +118,7 @@ def autoencoder_stage(
         export=export,
     )
     if init is not None:
-        _take(stage.net, open_autoencoder(init), init, "autoencoder")
+        take(stage.net, open_autoencoder(init), init, "autoencoder")
     return stage
 
 
@@ -156,12 +156,12 @@ def latent_stage(
             f"{autoencoder}: its latents have {codec.config.latent} channels, the preset's network "
             f"takes {preset.unet.in_channels}: train an autoencoder of the same preset"
         )
-    pictures = _opened(data, preset.preprocess, streaming)
+    pictures = opened(data, preset.preprocess, streaming)
     text = _text(preset, init or words, pictures, output, seed, note)
     unet = initialise(stable_diffusion(preset.unet))
     channels_last(unet)
     if init is not None:
-        _take(unet, open_parts(init).unet, init, "U-Net")
+        take(unet, open_parts(init).unet, init, "U-Net")
     held_out = held_out_scenes(codec, text, preset.world) if pictures is None else None
     prepared: Callable[..., Latents] = kept_latents if cache else fresh_latents
     latents = prepared(codec, text, preset, pictures, output, seed=seed, device=device, note=note)
@@ -217,7 +217,7 @@ def latent_stage(
     )
 
 
-def _opened(data: str | None, preprocess: Preprocess, streaming: bool) -> Pictures | None:
+def opened(data: str | None, preprocess: Preprocess, streaming: bool) -> Pictures | None:
     """The pictures that `data` names. Raises SuffuseError."""
     if data is None and streaming:
         raise SuffuseError("only data can be streamed: name them with --data")
@@ -240,11 +240,12 @@ def _text(
     tower = ClipText(preset.text)
     if source is None:
         return TextEncoder(learned_tokenizer(preset, pictures, output, seed, note), tower)
-    _take(tower, open_parts(source).text, source, "text encoder")
+    take(tower, open_parts(source).text, source, "text encoder")
     return TextEncoder(load_tokenizer(source / "tokenizer"), tower)
 
 
-def _take(net: nn.Module, given: nn.Module, source: Path, what: str) -> None:
+def take(net: nn.Module, given: nn.Module, source: Path, what: str) -> None:
+    """Gives `net` the weights of `given`, which `source` holds. Raises SuffuseError."""
     try:
         net.load_state_dict(given.state_dict())
     except RuntimeError as error:

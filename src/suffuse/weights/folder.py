@@ -61,7 +61,7 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
     Raises SuffuseError naming the file and what is wrong with it.
     """
     _check_index(folder)
-    own = _read_own(folder)
+    own = read_own(folder)
     unet_file = folder / "unet" / "config.json"
     raw = read_json(unet_file)
     config = with_heads(unet_config(raw, str(unet_file)), hints, str(unet_file))
@@ -94,7 +94,7 @@ def open_autoencoder(folder: Path, place: Place | None = None) -> Autoencoder:
     """
     inside = folder if (folder / "config.json").is_file() else folder / "vae"
     raw = read_json(inside / "config.json")
-    return _autoencoder(inside, raw, _read_own(folder), place or Place())
+    return _autoencoder(inside, raw, read_own(folder), place or Place())
 
 
 def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> Autoencoder:
@@ -148,9 +148,11 @@ class Own:
     defaults: Defaults = field(default_factory=Defaults)
     patch: int = 1  # side of the square of pixels behind each input of the autoencoder
     shortcut: bool = False  # whether the autoencoder has one
+    classes: tuple[str, ...] = ()  # names of a pixel model's classes
 
 
-def _read_own(folder: Path) -> Own:
+def read_own(folder: Path) -> Own:
+    """A folder's `suffuse.json`, if it has one. Raises SuffuseError for what it does not know."""
     file = folder / OWN
     if not file.is_file():
         return Own()
@@ -161,8 +163,9 @@ def _read_own(folder: Path) -> Own:
         if not fits or (type(value) in (int, float) and value <= 0):
             raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
     patch, shortcut = raw.pop("patch", 1), raw.pop("shortcut", False)
+    classes = tuple(map(str, raw.pop("classes", ())))
     raw.pop("perceptual", None)  # for people: what its training compared pictures with
-    return Own(Defaults(**raw), patch, shortcut)
+    return Own(Defaults(**raw), patch, shortcut, classes)
 
 
 _OWN_KINDS: dict[str, tuple[type, ...]] = {
@@ -173,6 +176,7 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "patch": (int,),
     "shortcut": (bool,),
     "perceptual": (str,),
+    "classes": (list,),
 }
 
 

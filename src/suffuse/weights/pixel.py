@@ -9,7 +9,7 @@ from typing import Any
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ADMConfig, DDPMConfig, SR3Config
 from suffuse.networks.unet import UNet
-from suffuse.weights.parts import Info
+from suffuse.weights.parts import Defaults, Info
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +17,8 @@ class PixelModel:
     """A U-Net over pixels in evaluation mode, its configuration, and what came with it.
 
     `published` names the row of `adm_presets` whose network it has; `scheduler` is diffusers'
-    `scheduler_config.json` where the folder has one.
+    `scheduler_config.json` where the folder has one; `size` the height and width that it was
+    trained at and `classes` the names of its classes, where these are told.
     """
 
     unet: UNet
@@ -25,6 +26,9 @@ class PixelModel:
     info: Info
     published: str | None = None
     scheduler: Mapping[str, Any] = field(default_factory=dict)
+    size: tuple[int, int] | None = None
+    classes: tuple[str, ...] = ()
+    defaults: Defaults = field(default_factory=Defaults)
 
 
 def check_groups(channels: tuple[int, ...], groups: int, where: str) -> None:

@@ -19,14 +19,17 @@ from torch import nn
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import Autoencoder
+from suffuse.networks.pixel import DDPMConfig
 from suffuse.text.tokenizer import Tokenizer
 from suffuse.weights.configs import text_json, unet_json
 from suffuse.weights.folder import INDEX, OWN
 from suffuse.weights.mapping import KeyMap, export, some
-from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
+from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET, DIFFUSERS_UNET2D
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
 from suffuse.weights.parts import Parts
+from suffuse.weights.pixel import PixelModel
+from suffuse.weights.unet2d import unet2d_json
 from suffuse.weights.vae_config import autoencoder_json, class_name
 
 # All that a folder of ours may hold, so that nothing else is ever replaced.
@@ -73,6 +76,32 @@ def save_autoencoder(
     """
     own = {} if perceptual is None else {"perceptual": perceptual}
     _replace(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype, own=own))
+
+
+def save_pixel(
+    model: PixelModel, folder: str | PathLike[str], dtype: torch.dtype = torch.float32
+) -> None:
+    """Write a folder that `open_unet2d` opens, and diffusers' DDPMPipeline.
+
+    That pipeline knows no classes: of a model that has some it opens the parts and cannot draw.
+    Raises SuffuseError as `save_parts` does, and for a network that is not DDPM's.
+    """
+    if not isinstance(model.config, DDPMConfig) or model.size is None:
+        raise SuffuseError(
+            f"{model.info.name}: only DDPM's networks, of a known size, can be saved"
+        )
+    config = unet2d_json(model.config, model.size)
+    said = {**asdict(model.defaults), "classes": list(model.classes) or None}
+
+    def write(fresh: Path) -> None:
+        _component(fresh / "unet", config, model.unet, DIFFUSERS_UNET2D, dtype)
+        _json(fresh / "scheduler" / "scheduler_config.json", model.scheduler)
+        _json(fresh / OWN, {name: value for name, value in said.items() if value is not None})
+        parts = {"scheduler": model.scheduler["_class_name"], "unet": "UNet2DModel"}
+        index = {name: ["diffusers", part] for name, part in parts.items()}
+        _json(fresh / INDEX, {"_class_name": "DDPMPipeline", **index})
+
+    _replace(Path(folder), write)
 
 
 def _replace(folder: Path, write: Callable[[Path], None]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import DDPMConfig, ddpm
 from suffuse.weights.containers import find_weights, open_tensors
-from suffuse.weights.fields import Json, check_class, honour, number, numbers, refuse
-from suffuse.weights.folder import read_json
+from suffuse.weights.fields import Json, as_list, check_class, honour, number, numbers, refuse
+from suffuse.weights.folder import INDEX, OWN, read_json, read_own
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET2D
 from suffuse.weights.parts import Info, Place, build, files_of, precision
 from suffuse.weights.pixel import PixelModel, check_groups
@@ -52,7 +52,12 @@ def open_unet2d(folder: str | PathLike[str], place: Place | None = None) -> Pixe
         raise SuffuseError(f"{folder}: there is no such folder")
     inside = folder / "unet" if (folder / "unet").is_dir() else folder
     where = inside / "config.json"
-    config = unet2d_config(read_json(where), str(where))
+    raw = read_json(where)
+    config, own = unet2d_config(raw, str(where)), read_own(folder)
+    if own.classes and len(own.classes) != config.classes:
+        raise SuffuseError(
+            f"{folder / OWN}: names {len(own.classes)} classes, the network has {config.classes}"
+        )
     file = open_tensors(find_weights(inside, variant=precision(place)))
     # google/ddpm-* have everything at the top.
     schedulers = [folder / "scheduler" / _SCHEDULER, folder / _SCHEDULER]
@@ -62,10 +67,23 @@ def open_unet2d(folder: str | PathLike[str], place: Place | None = None) -> Pixe
         config=config,
         info=Info(folder.resolve().name, "diffusers folder", folder, files_of(file)),
         scheduler=read_json(found) if found else {},
+        size=None if raw.get("sample_size") is None else _size(raw, str(where)),
+        classes=own.classes or tuple(map(str, range(config.classes))),
+        defaults=own.defaults,
     )
 
 
+def is_unet2d(folder: Path) -> bool:
+    """Whether `open_unet2d` is for this folder."""
+    if (folder / INDEX).is_file():
+        return read_json(folder / INDEX).get("_class_name") in PIPELINES
+    return (folder / "config.json").is_file() and read_json(folder / "config.json").get(
+        "_class_name"
+    ) == "UNet2DModel"
+
+
 _SCHEDULER = "scheduler_config.json"
+PIPELINES = ("DDPMPipeline", "DDIMPipeline", "PNDMPipeline")  # of a UNet2DModel and a scheduler
 
 
 def unet2d_config(raw: Json, where: str) -> DDPMConfig:
@@ -94,6 +112,43 @@ def unet2d_config(raw: Json, where: str) -> DDPMConfig:
         shift=float(raw.get("freq_shift", 0)),
         classes=0 if classes is None else number(raw, "num_class_embeds", 0, where),
     )
+
+
+def _size(raw: Json, where: str) -> tuple[int, int]:
+    """Height and width of the pictures that it was trained on, in pixels."""
+    sides = as_list(raw["sample_size"])
+    if len(sides) not in (1, 2) or not all(type(n) is int and n > 0 for n in sides):
+        refuse(raw, "sample_size", where)
+    return sides[0], sides[-1]
+
+
+def unet2d_json(c: DDPMConfig, size: tuple[int, int]) -> dict[str, Any]:
+    """The `config.json` of a network. Raises SuffuseError where UNet2DModel has no field for it."""
+    widths = {n // heads for n, heads in zip(c.channels, c.heads)}
+    alone = set(c.heads) == {1}
+    if not alone and len(widths) > 1:
+        raise SuffuseError(
+            f"cannot save the U-Net: diffusers has heads of one width, not of {sorted(widths)}"
+        )
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": size[0] if size[0] == size[1] else list(size),
+        "in_channels": c.in_channels,
+        "out_channels": c.out_channels,
+        "block_out_channels": list(c.channels),
+        "layers_per_block": c.blocks,
+        "down_block_types": [_DOWN[attends] for attends in c.attends],
+        "up_block_types": [_UP[attends] for attends in reversed(c.attends)],
+        "attention_head_dim": None if alone else widths.pop(),
+        "add_attention": c.mid_attention,
+        "norm_num_groups": c.groups,
+        "norm_eps": c.eps,
+        "downsample_padding": int(c.symmetric),
+        "flip_sin_to_cos": c.cos_first,
+        "freq_shift": int(c.shift) if c.shift == int(c.shift) else c.shift,
+        "dropout": c.dropout,
+        "num_class_embeds": c.classes or None,
+    }
 
 
 def _attention(raw: Json, levels: int, where: str) -> tuple[bool, ...]:

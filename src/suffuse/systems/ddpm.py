@@ -1,0 +1,258 @@
+"""DDPM (2006.11239) and improved DDPM (2102.09672): a U-Net on pixels, with classes if it has any.
+
+With classes it is trained with a share of the labels left out, and guided without a classifier
+(2207.12598). A class is asked for as the prompt, by its name or its number: whatever carries
+prompts (a file of them, a picture's metadata, file names) then carries classes. No prompt is no
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from suffuse.diffusion.chain import Chain, Reverse
+from suffuse.diffusion.cond import Cond
+from suffuse.diffusion.grid import Grid, make_grid
+from suffuse.diffusion.guidance import cfg
+from suffuse.diffusion.loss import hybrid, simple
+from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.prediction import predict
+from suffuse.diffusion.samplers import SAMPLERS
+from suffuse.diffusion.samplers.common import Step
+from suffuse.diffusion.schedule import Discrete
+from suffuse.errors import SuffuseError
+from suffuse.networks.packing import pack
+from suffuse.networks.unet import UNet
+from suffuse.systems import generate
+from suffuse.systems.encoders import NO_CLASS, ClassEncoder
+from suffuse.systems.generate import Job, Known
+from suffuse.systems.request import Progress, Request
+from suffuse.weights.parts import Info, Place
+from suffuse.weights.pixel import PixelModel
+from suffuse.weights.scheduler import Sampling, from_config
+from suffuse.weights.unet2d import open_unet2d
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
+    """The DDPM in a diffusers folder, packed for inference. Raises SuffuseError."""
+    model = open_unet2d(folder, place)
+    return DDPM(replace(model, unet=pack(model.unet)))
+
+
+@dataclass(frozen=True, eq=False)
+class DDPM:
+    """Images (B, C, H, W) in [-1, 1] from noise of the same shape; holds no state between calls."""
+
+    model: PixelModel
+
+    # ---- the paper -----------------------------------------------------------------------------
+
+    def sample(
+        self,
+        x: Tensor,
+        noise: Noise,
+        grid: Grid,
+        sampling: Sampling,
+        labels: tuple[Tensor, Tensor],
+        guidance: float = 1.0,
+        rescale: float = 0.0,
+    ) -> Iterator[Step]:
+        """From x (B, C, H, W), of the grid's first level, to images (algorithm 2, or any sampler).
+
+        labels: classes (B,) to draw, and those to steer away from; -1 is no class
+        """
+        cond, null = (self.cond(ids) for ids in labels)
+        told = x.shape[1] if sampling.learned_var else None
+        raw = cfg(self.unet, cond, null, guidance, rescale, told)
+        denoiser = sampling.bound(predict(raw, sampling.kind, sampling.learned_var))
+        return SAMPLERS[sampling.sampler](denoiser, x, grid, noise, **sampling.options)
+
+    def loss(self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What training descends, (B,): L_simple (2006.11239, eq. 14), or with a learned variance
+        L_hybrid (2102.09672, eq. 16).
+
+        `x0` and `eps` are (B, C, H, W), `labels` and the steps `t` (B,); -1 is no class.
+        """
+        context = self.unet.prepare(self.cond(labels))
+        reverse = self.reverse()
+        if reverse.learned:
+            return hybrid(self.unet, x0, context, t, eps, reverse)
+        level = self.sampling.schedule.at(t)
+        return simple(self.unet, x0, context, level, eps, self.sampling.kind)
+
+    def reverse(self, limit: float | None = None) -> Reverse:
+        """How the network's output is read as a reverse transition of `chain`.
+
+        The clean image on the way is clipped to [-limit, limit], unless that is None.
+        """
+        s = self.sampling
+        variance = "learned_range" if s.learned_var else s.options.get("variance", "small")
+        return Reverse(self.chain, s.kind, variance, limit)
+
+    @cached_property
+    def chain(self) -> Chain:
+        """The chain it was trained on. Raises SuffuseError for a schedule that is none."""
+        if not isinstance(self.sampling.schedule, Discrete):
+            raise SuffuseError(f"{self.info.name}: its schedule is no chain of steps")
+        return Chain(self.sampling.schedule)
+
+    def cond(self, labels: Tensor) -> Cond:
+        """Classes (B,) at the network's door; -1 is no class."""
+        return self.classes.embed(labels.to(self.device), self.dtype)
+
+    # ---- what it is made of --------------------------------------------------------------------
+
+    @property
+    def unet(self) -> UNet:
+        return self.model.unet
+
+    @property
+    def info(self) -> Info:
+        """Name, format, files and hash of the checkpoint."""
+        return self.model.info
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.stem.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.stem.weight.dtype
+
+    @property
+    def classes(self) -> ClassEncoder:
+        return ClassEncoder(self.model.classes)
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """The scheduler file's meaning; DDPM's own where there is none. Raises SuffuseError."""
+        try:
+            return from_config(self.model.scheduler or {"_class_name": "DDPMScheduler"})
+        except SuffuseError as problem:
+            raise SuffuseError(f"{self.info.path or self.info.name}: {problem}") from None
+
+    def holding(self, unet: UNet) -> DDPM:
+        """The same system around another network of this shape."""
+        return replace(self, model=replace(self.model, unet=unet))
+
+    # ---- requests ------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompt: str | Request = "",
+        negative: str = "",
+        *,
+        noise: Tensor | None = None,
+        together: int = 1,
+        **fields: Any,
+    ) -> list[Image]:
+        """Pictures of the class `prompt`, or of none; the rest is `LatentDiffusion.generate`'s."""
+        request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
+        progress = self.stream(request, noise=noise, together=together)
+        return [step.result for step in progress if step.result is not None]
+
+    def stream(
+        self, request: Request, *, noise: Tensor | None = None, together: int = 1
+    ) -> Iterator[Progress]:
+        """The same, step by step, each with a preview on demand; image i uses seed + i."""
+        yield from generate.stream(self._job(self.resolve(request)), noise, together)
+
+    def resolve(self, request: Request) -> Request:
+        """The request as it will run: this model's defaults, a definite seed, checked pictures.
+
+        Raises SuffuseError for a class or a size that the model does not have, guidance without a
+        class, and what only text-to-image models can do.
+        """
+        for name in ("loras", "embeddings", "clip_skip"):
+            if getattr(request, name):
+                raise SuffuseError(f"{name} is for text-to-image models; {self.info.name} is none")
+        asked, away = self.classes.ids([request.prompt, request.negative]).tolist()
+        defaults, image = self.model.defaults, request.check().pictures()[0]
+        if asked == NO_CLASS and (request.guidance not in (None, 1.0) or away != NO_CLASS):
+            why = (
+                "name a class as the prompt" if self.model.classes else "this model has no classes"
+            )
+            raise SuffuseError(f"there is nothing to guide to: {why}, or leave guidance out")
+        size = self.model.size
+        if size is None and image is None and not (request.width and request.height):
+            raise SuffuseError(f"{self.info.name} does not say its size: give width and height")
+        width, height = generate.natural_size(image, size or (1, 1), self.factor)
+        request = request.resolve(
+            steps=defaults.steps or min(1000, self.sampling.schedule.T),
+            guidance=1.0 if asked == NO_CLASS else defaults.guidance or 1.0,
+            sampler=self.sampling.sampler,
+            width=width,
+            height=height,
+        )
+        assert request.width and request.height
+        generate.check_size(request.width, request.height, self.factor)
+        self._grid(request)
+        return request
+
+    @property
+    def factor(self) -> int:
+        """How many times the network shrinks a side."""
+        return 2 ** (len(self.unet.down) - 1)
+
+    def _job(self, request: Request) -> Job:
+        assert request.width and request.height and request.guidance is not None
+        labels = self.classes.ids([request.prompt, request.negative])
+        sampling, guidance, rescale = self._sampling(request), request.guidance, request.rescale
+
+        def sampler(count: int) -> generate.Steps:
+            pair = (labels[:1].expand(count), labels[1:].expand(count))
+
+            def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
+                return self.sample(x, noise, grid, sampling, pair, guidance, rescale)
+
+            return steps
+
+        return Job(
+            request,
+            (self.channels, request.height, request.width),
+            self.device,
+            self._grid(request),
+            sampler,
+            partial(self._known, request),
+            lambda x: generate.to_picture(x[0]),
+        )
+
+    @property
+    def channels(self) -> int:
+        return self.model.config.in_channels
+
+    def _sampling(self, request: Request) -> Sampling:
+        sampling = self.sampling.using(request.sampler, request.grid)
+        if request.eta is None:
+            return sampling
+        return replace(sampling, options={**sampling.options, "eta": request.eta})
+
+    def _grid(self, request: Request) -> Grid:
+        assert request.steps is not None
+        sampling = self._sampling(request)
+        grid = make_grid(sampling.schedule, request.steps, sampling.grid, self.device)
+        return grid if request.image is None else grid.tail(request.strength)
+
+    def _known(self, request: Request, noise: Noise) -> Known | None:
+        """The request's picture: pixels are their own latents."""
+        image, mask = request.pictures()
+        if image is None:
+            return None
+        assert request.width and request.height
+        pixels = generate.to_tensor(
+            generate.fit(image, request.width, request.height), self.channels
+        ).to(self.device)
+        if mask is None:
+            return Known(pixels)
+        mask = generate.fit(mask, request.width, request.height)
+        return Known(pixels, generate.repaint_cells(mask, 1).to(self.device))
