@@ -1,6 +1,6 @@
 """Training steps a second and peak memory of a U-Net, beside diffusers' UNet2DConditionModel.
 
-    python benchmarks/train_step.py [--only emoji|sd] [--compile] [--turns 2] [--steps 3] [--batch N]
+    python benchmarks/train_step.py [--only emoji|sd] [--compile] [--turns 2] [--steps 3]
 
 Two networks are looked at: that of the preset `emoji` on its 16 x 16 latents, and that of Stable
 Diffusion 1.5's size on latents of 512 x 512 pixels. Both libraries start from the same random
