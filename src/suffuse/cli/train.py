@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -215,7 +215,7 @@ class Asked:
     """What a command was asked for."""
 
     preset: Any
-    words: dict[str, str | bool | None]
+    words: Mapping[str, object]
     output: Path
     seed: int
     resume: bool
