@@ -117,8 +117,10 @@ def bits_per_dim(
     `reverse.limit` is 1 in the references. Progress bars take `vb_terms`.
     """
     terms = sorted(vb_terms(model, reverse, x0, noise), key=lambda term: term.t)
-    vb, x0_mse, eps_mse = (torch.stack(c, 1) for c in list(zip(*terms, strict=True))[1:])
     first = prior(reverse.chain, x0)
+    vb = torch.stack([term.vb for term in terms], 1)  # (B,T)
+    x0_mse = torch.stack([term.x0_mse for term in terms], 1)
+    eps_mse = torch.stack([term.eps_mse for term in terms], 1)
     return Bits(first + vb.sum(1), first, vb, x0_mse, eps_mse)
 
 

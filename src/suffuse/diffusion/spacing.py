@@ -119,7 +119,8 @@ def _strided(n: int, total: int) -> tuple[int, ...]:
 
 def _sections(counts: list[int], total: int) -> tuple[int, ...]:
     """So many steps in each equal section, evenly spread from its first to its last."""
-    kept, start = [], 0
+    kept: list[int] = []
+    start = 0
     for i, count in enumerate(counts):
         size = total // len(counts) + (i < total % len(counts))
         if count > size:

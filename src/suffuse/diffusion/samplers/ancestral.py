@@ -31,7 +31,7 @@ def ddpm(
 
     Raises `SuffuseError` when the variance is learned and the network does not tell it.
     """
-    before = None
+    before: Posterior | None = None
     for i, now, then in grid.steps():
         p = denoiser(x, now)
         step = posterior(now, then)
