@@ -63,10 +63,11 @@ def test_networks_are_those_that_diffusers_and_transformers_open(model):
 @pytest.mark.parametrize("language", ["en", "ko"])
 def test_draws_what_it_is_asked(model, language):
     """Far above chance, which is one in 104; the real figures are in the model card."""
-    prompts = held_out_prompts(WORLD, 24, language)[:12]  # singles
+    prompts = held_out_prompts(WORLD, 20, language)[2:18]  # eight of one thing, eight of two
     pictures = [
         np.asarray(model.generate(prompt.text, seed=i)[0]) for i, prompt in enumerate(prompts)
     ]
     found = score(pictures, prompts, WORLD)
-    assert found.background_accuracy >= 0.9
-    assert found.object_accuracy >= 0.4
+    assert found.background_accuracy >= 0.8
+    assert found.object_accuracy >= 0.5
+    assert found.pair_accuracy >= 0.5
