@@ -19,7 +19,7 @@ from torch import Tensor
 
 from suffuse.diffusion.chain import Chain, Reverse
 from suffuse.diffusion.cond import Cond
-from suffuse.diffusion.grid import Grid, make_grid
+from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.loss import hybrid, simple
 from suffuse.diffusion.noise import Noise
@@ -232,16 +232,10 @@ class DDPM:
         return self.model.config.in_channels
 
     def _sampling(self, request: Request) -> Sampling:
-        sampling = self.sampling.using(request.sampler, request.grid)
-        if request.eta is None:
-            return sampling
-        return replace(sampling, options={**sampling.options, "eta": request.eta})
+        return generate.sampling_of(request, self.sampling)
 
     def _grid(self, request: Request) -> Grid:
-        assert request.steps is not None
-        sampling = self._sampling(request)
-        grid = make_grid(sampling.schedule, request.steps, sampling.grid, self.device)
-        return grid if request.image is None else grid.tail(request.strength)
+        return generate.grid_of(request, self._sampling(request), self.device)
 
     def _known(self, request: Request, noise: Noise) -> Known | None:
         """The request's picture: pixels are their own latents."""

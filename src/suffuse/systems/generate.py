@@ -7,7 +7,7 @@ and the grid's tail), inpainting a constraint after each step, so any model can 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from suffuse.diffusion.grid import Grid
+from suffuse.diffusion.grid import Grid, make_grid
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers.common import Step
 from suffuse.errors import SuffuseError
 from suffuse.systems.request import Progress, Request
+from suffuse.weights.scheduler import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
@@ -104,6 +105,21 @@ def _finish(job: Job, x: Tensor) -> list[Picture]:
     if image is None or mask is None:
         return pictures
     return [paste(fit(p, *image.size), image, mask) for p in pictures]
+
+
+def sampling_of(request: Request, sampling: Sampling) -> Sampling:
+    """The scheduler file's conventions under the request's sampler and grid."""
+    found = sampling.using(request.sampler, request.grid)
+    if request.eta is None:
+        return found
+    return replace(found, options={**found.options, "eta": request.eta})
+
+
+def grid_of(request: Request, sampling: Sampling, device: torch.device) -> Grid:
+    """The levels of a resolved request; from a picture, their last part."""
+    assert request.steps is not None
+    grid = make_grid(sampling.schedule, request.steps, sampling.grid, device)
+    return grid if request.image is None else grid.tail(request.strength)
 
 
 def run(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from suffuse.diffusion.grid import Grid, make_grid
+from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.prediction import predict
@@ -184,17 +184,10 @@ class LatentDiffusion:
         )
 
     def _sampling(self, request: Request) -> Sampling:
-        """The scheduler file's conventions under the request's sampler and grid."""
-        sampling = self.parts.sampling.using(request.sampler, request.grid)
-        if request.eta is None:
-            return sampling
-        return replace(sampling, options={**sampling.options, "eta": request.eta})
+        return generate.sampling_of(request, self.parts.sampling)
 
     def _grid(self, request: Request) -> Grid:
-        assert request.steps is not None
-        sampling = self._sampling(request)
-        grid = make_grid(sampling.schedule, request.steps, sampling.grid, self.device)
-        return grid if request.image is None else grid.tail(request.strength)
+        return generate.grid_of(request, self._sampling(request), self.device)
 
     def _text(self, request: Request) -> TextEncoder:
         return TextEncoder(self.parts.tokenizer, self.parts.text, request.clip_skip)
