@@ -27,12 +27,10 @@ def test_every_command_of_the_walk_through_works(run, tmp_path):
         "data emoji",
         "data check",
         "train autoencoder",
-        "evaluate reconstruction",
         "train latent",
         "generate a red apple on a blue background",
-        "evaluate images",
+        "evaluate prompts",
     ]
-    assert "psnr" in told["evaluate reconstruction"].lower()
-    assert "fid" in told["evaluate images"].lower()
+    assert "background" in told["evaluate prompts"]
     pictures = sorted((tmp_path / "outputs").glob("*.png"))
-    assert [Image.open(path).size for path in pictures] == [(64, 64)] * 8
+    assert [Image.open(path).size for path in pictures] == [(64, 64)] * 4

@@ -12,7 +12,8 @@ import suffuse
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers import SAMPLERS, sampler_names
 from suffuse.errors import SuffuseError
-from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
+from suffuse.systems import generate
+from suffuse.systems.latent import choose_device, choose_dtype
 from suffuse.systems.request import Request
 
 PROMPT, NEGATIVE = "a cat on a hat, oil on canvas", "blurry dog"
@@ -147,12 +148,10 @@ def test_the_known_part_is_held_in_latent_space_too(name, systems):
     mask.paste(255, (8, 0, 16, 8))
     request = system.resolve(Request(PROMPT, image=image, mask=mask, steps=4, seed=1, sampler=name))
     decoded = []
-    finish = LatentDiffusion._finish
+    finish = generate._finish
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            LatentDiffusion,
-            "_finish",
-            lambda self, request, x: decoded.append(x.clone()) or finish(self, request, x),
+            generate, "_finish", lambda job, x: decoded.append(x.clone()) or finish(job, x)
         )
         system.generate(request)
     noise = Noise([1], (4, 8, 8))

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from suffuse.diffusion.classifier_guidance import classifier
-from suffuse.diffusion.grid import Grid, make_grid
+from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.prediction import Prediction, x0_to_eps
 from suffuse.diffusion.samplers import SAMPLERS, ddim_reverse
 from suffuse.diffusion.schedule import Discrete, Level, betas
 
-RATIOS = make_grid(Discrete.from_betas(betas("scaled_linear", 1000, 0.00085, 0.012)), 1).ratios
+SCHEDULE = Discrete.from_betas(betas("scaled_linear", 1000, 0.00085, 0.012))
 MEAN = torch.tensor([0.4, -0.2, 0.1]).double()
 COVARIANCE = torch.tensor([[0.5, 0.2, -0.1], [0.2, 0.3, 0.1], [-0.1, 0.1, 0.2]]).double()
 ONE = torch.eye(3).double()
@@ -35,7 +35,7 @@ def denoise(x: Tensor, level: Level) -> Prediction:
 
 def levels(n: int, noisiest: float = 10.0) -> Grid:
     s = torch.logspace(np.log10(noisiest), -1, n + 1, dtype=torch.float64)  # log s ends nowhere
-    return Grid(s.arctan().cos(), s.arctan().sin(), torch.zeros(n), 1.0, RATIOS)
+    return Grid(s.arctan().cos(), s.arctan().sin(), torch.zeros(n), 1.0, SCHEDULE)
 
 
 class Basis:
