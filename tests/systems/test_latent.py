@@ -147,12 +147,12 @@ def test_the_known_part_is_held_in_latent_space_too(name, systems):
     mask.paste(255, (8, 0, 16, 8))
     request = system.resolve(Request(PROMPT, image=image, mask=mask, steps=4, seed=1, sampler=name))
     decoded = []
-    finish = LatentDiffusion._finish
+    picture = LatentDiffusion._picture
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             LatentDiffusion,
-            "_finish",
-            lambda self, request, x: decoded.append(x.clone()) or finish(self, request, x),
+            "_picture",
+            lambda self, latent: decoded.append(latent.clone()) or picture(self, latent),
         )
         system.generate(request)
     noise = Noise([1], (4, 8, 8))
