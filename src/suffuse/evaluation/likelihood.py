@@ -78,8 +78,8 @@ def evaluate_likelihood(
     for k, pictures in enumerate(given.batches(batch)):
         x0 = pixels(pictures, system.channels).to(system.device)  # (B,C,H,W)
         _check_size(system, x0)
-        first = k * batch + seed
-        noise = Noise(range(first, first + len(x0)), tuple(x0.shape[1:]), system.device)
+        start = k * batch + seed
+        noise = Noise(range(start, start + len(x0)), tuple(x0.shape[1:]), system.device)
         model = bind(system.unet, system.cond(torch.full((len(x0),), NO_CLASS)))
         parts = x0.new_zeros(3, len(x0))  # prior, transitions, decoder
         parts[0] = prior(chain, x0)
@@ -90,9 +90,11 @@ def evaluate_likelihood(
     if not found:
         raise SuffuseError("none of the pictures can be read")
     every = torch.cat(found, dim=1)  # (3, N)
-    total, means = every.sum(0), every.mean(1).tolist()
+    total = every.sum(0)
+    first, transitions, decoder = every.mean(1).tolist()
     error = total.std().item() / len(total) ** 0.5 if len(total) > 1 else float("nan")
-    return Likelihood(len(total), chain.T, total.mean().item(), *means, error)
+    mean = total.mean().item()
+    return Likelihood(len(total), chain.T, mean, first, transitions, decoder, error)
 
 
 def _check_size(system: DDPM, x0: Tensor) -> None:

@@ -23,6 +23,7 @@ from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.loss import hybrid, simple
 from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.posterior import Variance
 from suffuse.diffusion.prediction import predict
 from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.diffusion.samplers.common import Step
@@ -96,7 +97,9 @@ class DDPM:
         The clean image on the way is clipped to [-limit, limit], unless that is None.
         """
         s = self.sampling
-        variance = "learned_range" if s.learned_var else s.options.get("variance", "small")
+        variance: Variance = (
+            "learned_range" if s.learned_var else s.options.get("variance", "small")
+        )
         return Reverse(self.chain, s.kind, variance, limit)
 
     @cached_property
