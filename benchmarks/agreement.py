@@ -53,10 +53,10 @@ def write(folder: Path) -> None:
 
 def our_picture(folder: Path, sampler: str, noise: torch.Tensor, steps: int) -> np.ndarray:
     model = suffuse.load(folder, device="cpu", dtype="float32")
-    picture = model.generate(PROMPT, sampler=sampler, steps=steps, guidance=GUIDANCE, noise=noise)[
-        0
-    ]
-    return np.asarray(picture).astype(int)
+    height, width = (8 * side for side in noise.shape[2:])
+    asked = {"sampler": sampler, "steps": steps, "guidance": GUIDANCE}
+    pictures = model.generate(PROMPT, noise=noise, width=width, height=height, **asked)
+    return np.asarray(pictures[0]).astype(int)
 
 
 def their_picture(folder: Path, sampler: str, noise: torch.Tensor, steps: int) -> np.ndarray:
