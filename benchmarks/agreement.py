@@ -61,7 +61,7 @@ def our_picture(folder: Path, sampler: str, noise: torch.Tensor, steps: int) -> 
 
 def their_picture(folder: Path, sampler: str, noise: torch.Tensor, steps: int) -> np.ndarray:
     pipe = diffusers.StableDiffusionPipeline.from_pretrained(
-        folder, safety_checker=None, local_files_only=True
+        folder, torch_dtype=torch.float32, safety_checker=None, local_files_only=True
     )
     pipe.scheduler = getattr(diffusers, PEERS[sampler]).from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
