@@ -17,6 +17,7 @@ from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.noise import Noise
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import DDPMConfig, ddpm
+from suffuse.networks.unet import UNet
 from suffuse.systems.ddpm import DDPM
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.pixel import PixelModel
@@ -26,7 +27,7 @@ from suffuse.weights.unet2d import open_unet2d
 CONFIG = DDPMConfig(channels=(8, 16), blocks=1, attends=(False, True), heads=(1, 1), groups=4)
 
 
-def model(scheduler: dict[str, Any] | None = None, **changes: Any) -> PixelModel:
+def model(scheduler: dict[str, Any] | None = None, **changes: Any) -> PixelModel[UNet]:
     """A network of random numbers, 8 x 8."""
     config = DDPMConfig(**{**CONFIG.__dict__, **changes})
     net = ddpm(config).eval()

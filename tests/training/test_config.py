@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 import pytest
 
 from suffuse.errors import SuffuseError
-from suffuse.training.config import configured, plain, read_config
+from suffuse.training.config import read_config
 from suffuse.training.presets import AUTOENCODERS, LATENTS
+from suffuse.weights.fields import configured, plain
 
 TOY = AUTOENCODERS["toy"]
 

@@ -12,10 +12,10 @@ from PIL import Image
 import suffuse
 from suffuse.networks.autoencoder import Autoencoder
 from suffuse.systems.encoders import TextEncoder
-from suffuse.training.config import configured
 from suffuse.training.loop import train
 from suffuse.training.presets import AUTOENCODERS, LATENTS
 from suffuse.training.stages import latent_stage
+from suffuse.weights.fields import configured
 from suffuse.weights.save import save_autoencoder
 
 # What docs/training.md tells people to write, and the smallest run there is.

@@ -192,7 +192,8 @@ def _name(folder: Path | None) -> str | None:
 def with_config(preset: Any, config: Path | None) -> Any:
     if config is None:
         return preset
-    from suffuse.training.config import configured, read_config
+    from suffuse.training.config import read_config
+    from suffuse.weights.fields import configured
 
     return configured(preset, read_config(config), str(config))
 
@@ -268,7 +269,7 @@ def _record(asked: Asked) -> None:
     import torch
 
     import suffuse
-    from suffuse.training.config import plain
+    from suffuse.weights.fields import plain
 
     versions = {"suffuse": suffuse.__version__, "torch": torch.__version__}
     record = {**asked.words, "seed": asked.seed, **versions, "config": plain(asked.preset)}

@@ -30,6 +30,7 @@ from suffuse.diffusion.samplers.common import Step
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
+from suffuse.networks.pixel import ADMConfig, DDPMConfig
 from suffuse.networks.unet import UNet
 from suffuse.systems import generate
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
@@ -54,7 +55,7 @@ def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
 class DDPM:
     """Images (B, C, H, W) in [-1, 1] from noise of the same shape; holds no state between calls."""
 
-    model: PixelModel
+    model: PixelModel[UNet]
 
     # ---- the paper -----------------------------------------------------------------------------
 
@@ -232,7 +233,9 @@ class DDPM:
 
     @property
     def channels(self) -> int:
-        return self.model.config.in_channels
+        config = self.model.config
+        assert isinstance(config, DDPMConfig | ADMConfig)
+        return config.in_channels
 
     def _sampling(self, request: Request) -> Sampling:
         return generate.sampling_of(request, self.sampling)

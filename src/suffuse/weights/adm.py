@@ -13,6 +13,7 @@ from pathlib import Path
 from suffuse.errors import SuffuseError
 from suffuse.networks.classifier import Classifier, ClassifierConfig, Pooling, classifier
 from suffuse.networks.pixel import ADMConfig, adm
+from suffuse.networks.unet import UNet
 from suffuse.weights.adm_presets import published
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.first_stage import count, shape
@@ -63,7 +64,7 @@ class Heads:
 
 def open_adm(
     path: str | PathLike[str], heads: Heads | None = None, place: Place | None = None
-) -> PixelModel:
+) -> PixelModel[UNet]:
     """The U-Net of a guided-diffusion or improved-diffusion file, upsamplers among them.
 
     Raises SuffuseError naming what is missing or unknown, for a file that is none, and where heads

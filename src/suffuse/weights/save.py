@@ -29,6 +29,7 @@ from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
 from suffuse.weights.parts import Parts
 from suffuse.weights.pixel import PixelModel
+from suffuse.weights.pixel_folder import FAMILIES, SCHEDULER, family_json, family_of
 from suffuse.weights.unet2d import unet2d_json
 from suffuse.weights.vae_config import autoencoder_json, class_name
 
@@ -79,27 +80,34 @@ def save_autoencoder(
 
 
 def save_pixel(
-    model: PixelModel, folder: str | PathLike[str], dtype: torch.dtype = torch.float32
+    model: PixelModel[Any], folder: str | PathLike[str], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Write a folder that `open_unet2d` opens, and diffusers' DDPMPipeline.
+    """Write a folder that `open_unet2d` opens, and diffusers' DDPMPipeline; of a network that
+    diffusers does not have, one for `open_pixel`.
 
     That pipeline knows no classes: of a model that has some it opens the parts and cannot draw.
-    Raises SuffuseError as `save_parts` does, and for a network that is not DDPM's.
+    Raises SuffuseError as `save_parts` does, and for a DDPM of unknown size.
     """
-    if not isinstance(model.config, DDPMConfig) or model.size is None:
-        raise SuffuseError(
-            f"{model.info.name}: only DDPM's networks, of a known size, can be saved"
-        )
-    config = unet2d_json(model.config, model.size)
+    config: Mapping[str, Any]
+    if isinstance(model.config, DDPMConfig):
+        if model.size is None:
+            raise SuffuseError(f"{model.info.name}: a model of unknown size cannot be saved")
+        config, keys = unet2d_json(model.config, model.size), DIFFUSERS_UNET2D
+        index = ("DDPMPipeline", "diffusers", "UNet2DModel")
+    else:
+        family = family_of(model.config)
+        config, keys = family_json(model, family), FAMILIES[family].keys(model.config)
+        index = (family, "suffuse", family)
     said = {**asdict(model.defaults), "classes": list(model.classes) or None}
 
     def write(fresh: Path) -> None:
-        _component(fresh / "unet", config, model.unet, DIFFUSERS_UNET2D, dtype)
-        _json(fresh / "scheduler" / "scheduler_config.json", model.scheduler)
+        _component(fresh / "unet", config, model.unet, keys, dtype)
         _json(fresh / OWN, {name: value for name, value in said.items() if value is not None})
-        parts = {"scheduler": model.scheduler["_class_name"], "unet": "UNet2DModel"}
-        index = {name: ["diffusers", part] for name, part in parts.items()}
-        _json(fresh / INDEX, {"_class_name": "DDPMPipeline", **index})
+        parts = {"unet": [index[1], index[2]]}
+        if model.scheduler:
+            _json(fresh / SCHEDULER, model.scheduler)
+            parts["scheduler"] = ["diffusers", model.scheduler["_class_name"]]
+        _json(fresh / INDEX, {"_class_name": index[0], **parts})
 
     _replace(Path(folder), write)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import SR3Config, sr3
+from suffuse.networks.unet import UNet
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.first_stage import count, shape
 from suffuse.weights.formats import SCHEDULE
@@ -25,7 +26,7 @@ _RES = "res_block.block2.block.3.weight"
 
 def open_sr3(
     path: str | PathLike[str], groups: int | None = None, place: Place | None = None
-) -> PixelModel:
+) -> PixelModel[UNet]:
     """The U-Net of an SR3 file, or of the DDPM that the same code trains.
 
     `groups` are those of the norms: 32 unless the configuration it was trained with says otherwise,

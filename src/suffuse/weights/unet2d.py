@@ -8,6 +8,7 @@ from typing import Any
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import DDPMConfig, ddpm
+from suffuse.networks.unet import UNet
 from suffuse.weights.containers import find_weights, open_tensors
 from suffuse.weights.fields import Json, as_list, check_class, honour, number, numbers, refuse
 from suffuse.weights.folder import INDEX, OWN, read_json, read_own
@@ -42,7 +43,7 @@ _DOWN = ("DownBlock2D", "AttnDownBlock2D")
 _UP = ("UpBlock2D", "AttnUpBlock2D")
 
 
-def open_unet2d(folder: str | PathLike[str], place: Place | None = None) -> PixelModel:
+def open_unet2d(folder: str | PathLike[str], place: Place | None = None) -> PixelModel[UNet]:
     """The U-Net of a DDPM folder: in `unet/` beside a scheduler, or alone.
 
     Raises SuffuseError naming the file and what is wrong with it.
