@@ -7,16 +7,11 @@ import torch
 from gaussian import Gaussian
 from torch import Tensor
 
-from suffuse.diffusion.control import (
-    classified,
-    colourised,
-    conditioned,
-    gradient,
-    inpainted,
-    measured,
-)
+from suffuse.diffusion.classifier_guidance import classifier, gradient, shifted
+from suffuse.diffusion.control import colourised, inpainted, measured
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.ode import probability_flow
+from suffuse.diffusion.prediction import Denoiser
 from suffuse.diffusion.samplers.predictor_corrector import predictor_corrector
 from suffuse.diffusion.schedule import Level
 from suffuse.diffusion.sde import VE, VP, SubVP
@@ -44,11 +39,15 @@ def truth() -> tuple[Tensor, Tensor]:
     return DATA.mean + (gain @ (Y - A @ DATA.mean)), s - gain @ A @ s
 
 
+def conditioned(scale: float = 1.0) -> Denoiser:
+    return shifted(classifier(DATA.denoise, likelihood, scale))
+
+
 @pytest.mark.parametrize("sde", ALL)
 def test_the_conditional_sde_samples_the_posterior(sde):
     generator = torch.Generator().manual_seed(0)
     noise = lambda: torch.randn(2500, 1, 2, 2, generator=generator).double()  # noqa: E731
-    guided = conditioned(DATA.denoise, likelihood)
+    guided = conditioned()
     x = sde.prior_std * noise()
     *_, last = predictor_corrector(guided, x, sde, noise, n=150, eps=1e-3, corrector="none")
     mean, covariance = truth()
@@ -59,7 +58,7 @@ def test_the_conditional_sde_samples_the_posterior(sde):
 
 def test_the_conditional_flow_ends_on_the_posterior_too():
     z = torch.randn(2000, 1, 2, 2, generator=torch.Generator().manual_seed(0)).double()
-    guided = conditioned(DATA.denoise, likelihood)
+    guided = conditioned()
     *_, last = probability_flow(guided, z, VP(), rtol=1e-3, atol=1e-3)
     mean, covariance = truth()
     assert float((last.x.flatten(1).mean(0) - mean).abs().max()) < 0.05
@@ -69,23 +68,10 @@ def test_the_conditional_flow_ends_on_the_posterior_too():
 def test_a_condition_shifts_the_noise_by_its_gradient():
     level = VP().at(torch.tensor(0.4).double())
     x = torch.randn(3, 1, 2, 2).double()
-    plain, guided = DATA.denoise(x, level), conditioned(DATA.denoise, likelihood, 2.0)(x, level)
+    plain, guided = DATA.denoise(x, level), conditioned(2.0)(x, level)
     want = plain.eps - 2 * level.sigma * gradient(likelihood, x, level)
     torch.testing.assert_close(guided.eps, want)
     torch.testing.assert_close(level.alpha * guided.x0 + level.sigma * guided.eps, x)
-
-
-def test_a_classifier_is_a_condition():
-    """Logits that are linear in x: the gradient of the softmax is known."""
-    w = torch.randn(5, 4).double()
-    labels = torch.tensor([3, 0])
-    log_prob = classified(lambda x, label: x.flatten(1) @ w.T * label, labels)
-    x = torch.randn(2, 1, 2, 2).double()
-    level = Level(torch.tensor(0.5), torch.tensor(0.8), torch.tensor(2.0))
-    logits = 2 * x.flatten(1) @ w.T
-    want = 2 * (w[labels] - logits.softmax(1) @ w)
-    torch.testing.assert_close(gradient(log_prob, x, level).flatten(1), want)
-    torch.testing.assert_close(log_prob(x, level), logits.log_softmax(1)[range(2), labels])
 
 
 def test_measurements_are_exact_near_the_image():

@@ -4,7 +4,8 @@ Under a condition y the reverse-time SDE needs another score, and Bayes' rule ha
 
     grad log p_t(x | y) = grad log p_t(x) + grad log p_t(y | x)                   (paper, eq. 14)
 
-`conditioned` adds the second gradient to a denoiser. Where y is a part of the image itself,
+`classifier_guidance.py` adds the second gradient to a denoiser: `shifted(classifier(denoiser,
+log_prob))` is one of `p(x | y)`, for every sampler. Where y is a part of the image itself,
 inpainting and colourisation, no gradient is needed: that part is drawn, `replaced`, at each level.
 """
 
@@ -12,50 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
-from suffuse.diffusion.prediction import Denoiser, Prediction, diffuse, eps_to_x0
+from suffuse.diffusion.classifier_guidance import LogProb
+from suffuse.diffusion.prediction import Denoiser, diffuse
 from suffuse.diffusion.samplers.common import Noise
 from suffuse.diffusion.samplers.predictor_corrector import Projection
 from suffuse.diffusion.schedule import Level
-
-LogProb = Callable[[Tensor, Level], Tensor]  # x (B,C,H,W) at a level -> log p(y | x) (B,), nats
-
-
-def conditioned(denoiser: Denoiser, log_prob: LogProb, scale: float = 1.0) -> Denoiser:
-    """The denoiser of `p(x | y)`: its noise is shifted by `-sigma grad log p_t(y | x)`.
-
-    `log_prob` sees noisy images: a classifier trained on them, or `measured`. `scale` other than 1
-    sharpens or softens the condition (arXiv 2105.05233, section 4.3).
-    """
-
-    def denoise(x: Tensor, level: Level) -> Prediction:
-        p = denoiser(x, level)
-        eps = p.eps - scale * level.sigma * gradient(log_prob, x, level)
-        return Prediction(eps_to_x0(x, eps, level), eps, eps, var=p.var)
-
-    return denoise
-
-
-def gradient(log_prob: LogProb, x: Tensor, level: Level) -> Tensor:
-    """`grad log p(y | x)` with respect to x, (B, C, H, W)."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        return torch.autograd.grad(log_prob(x, level).sum(), x)[0]
-
-
-def classified(classifier: Callable[[Tensor, Tensor], Tensor], labels: Tensor) -> LogProb:
-    """`log p(label | x)` of a classifier of noisy images.
-
-    `classifier` takes `x (B, C, H, W)` and the level's label, and gives logits (B, K); `labels`
-    is (B,) int64.
-    """
-
-    def log_prob(x: Tensor, level: Level) -> Tensor:
-        return classifier(x, level.label).log_softmax(1).gather(1, labels[:, None])[:, 0]
-
-    return log_prob
 
 
 def measured(denoiser: Denoiser, log_prob: Callable[[Tensor], Tensor]) -> LogProb:

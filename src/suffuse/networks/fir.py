@@ -1,4 +1,4 @@
-"""Changing the resolution by two, plainly or through a smoothing filter (StyleGAN2, 1912.04958).
+"""Changing the resolution by two through a smoothing filter (StyleGAN2, 1912.04958).
 
 The filter is the outer product of (1, 3, 3, 1) / 8 with itself, linear interpolation's, which keeps
 shifted pictures from aliasing (arXiv 1904.11486). Outside the picture lie zeros.
@@ -10,19 +10,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import avg_pool2d, conv2d, conv_transpose2d, interpolate, pad
+from torch.nn.functional import conv2d, conv_transpose2d, pad
 
 TAPS = (1.0, 3.0, 3.0, 1.0)
-
-
-def halve(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, H / 2, W / 2) by means of four."""
-    return avg_pool2d(x, 2)
-
-
-def twice(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, C, 2 H, 2 W) by nearest neighbours."""
-    return interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def smooth_halve(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ input and of the output that run beside it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.attention import PixelAttention
-from suffuse.networks.blocks import Downsample, Upsample, silu
+from suffuse.networks.blocks import Double, Downsample, Halve, Upsample, silu
 from suffuse.networks.embed import FourierEmbedding, LabelEmbedding
 from suffuse.networks.families import silence
-from suffuse.networks.fir import FirDownsample, halve, smooth_double, smooth_halve, twice
+from suffuse.networks.fir import FirDownsample, smooth_double, smooth_halve
 from suffuse.networks.unet import Doors, Head
 
 
@@ -103,11 +103,7 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(out, out, 3, padding=1)
         self.skip = nn.Conv2d(width, out, 1) if width != out or change else None
         self.scale = _scale(c)
-        self.change = {
-            None: None,
-            "down": smooth_halve if c.fir else halve,
-            "up": smooth_double if c.fir else twice,
-        }[change]
+        self.change = {None: None, "down": _halve(c), "up": _double(c)}[change]
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         """x (B, C, H, W); emb (B or 1, E), the embedding after its SiLU."""
@@ -154,6 +150,7 @@ class NCSNpp(nn.Module):
     def __init__(self, c: NCSNppConfig):
         super().__init__()
         self.config, self.scale = c, _scale(c)
+        self.shrink, self.grow = _halve(c), _double(c)  # the pyramids'
         self.time: nn.Module = (
             FourierEmbedding(c.width, 4 * c.width, c.fourier_scale)
             if c.embedding == "fourier"
@@ -195,7 +192,7 @@ class NCSNpp(nn.Module):
                 continue
             h = level.change(skips[-1], emb)
             if self.config.input_pyramid == "input_skip":
-                pyramid = smooth_halve(pyramid) if self.config.fir else halve(pyramid)
+                pyramid = self.shrink(pyramid)
                 h = h + cast("nn.Module", level.pyramid)(pyramid)
             elif self.config.input_pyramid == "residual":
                 h = pyramid = (cast("nn.Module", level.pyramid)(pyramid) + h) * self.scale
@@ -209,9 +206,7 @@ class NCSNpp(nn.Module):
                 h = block(torch.cat((h, skips.pop()), dim=1), emb)
             h = level.attn[0](h) if len(level.attn) else h
             if level.tap is not None:
-                if image is not None:
-                    image = smooth_double(image) if self.config.fir else twice(image)
-                image = level.tap(h) if image is None else image + level.tap(h)
+                image = level.tap(h) if image is None else self.grow(image) + level.tap(h)
             if level.resample is not None:
                 h = level.change(h, emb)
         return cast("Tensor", image) if self.head is None else self.head(h)
@@ -222,6 +217,14 @@ class NCSNpp(nn.Module):
 
 def _scale(c: NCSNppConfig) -> float:
     return 2**-0.5 if c.rescale else 1.0
+
+
+def _halve(c: NCSNppConfig) -> Callable[[Tensor], Tensor]:
+    return smooth_halve if c.fir else Halve()
+
+
+def _double(c: NCSNppConfig) -> Callable[[Tensor], Tensor]:
+    return smooth_double if c.fir else Double()
 
 
 def _head(c: NCSNppConfig, width: int) -> Head:
