@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from suffuse.systems.latent import LatentDiffusion
     from suffuse.systems.registry import load
     from suffuse.systems.request import Request
+    from suffuse.systems.score_sde import ScoreSDE
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "LatentDiffusion", "Request", "__version__", "load"]
+__all__ = ["DDPM", "LatentDiffusion", "Request", "ScoreSDE", "__version__", "load"]
 
 _HOME = {
     "load": "suffuse.systems.registry",
     "DDPM": "suffuse.systems.ddpm",
     "LatentDiffusion": "suffuse.systems.latent",
     "Request": "suffuse.systems.request",
+    "ScoreSDE": "suffuse.systems.score_sde",
 }
 
 

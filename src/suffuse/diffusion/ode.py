@@ -40,6 +40,7 @@ class FlowStep(NamedTuple):
     x: Tensor  # (B,C,H,W)
     x0: Tensor  # (B,C,H,W), the clean image as predicted there
     evaluations: int
+    t: float
 
 
 def flow(denoiser: Denoiser, x: Tensor, sde: SDE, t: Tensor) -> tuple[Tensor, Prediction]:
@@ -80,7 +81,7 @@ def probability_flow(
     for i, state in enumerate(solve(slope, to_array(x), start, end, rtol, atol)):
         arrived = denoise and state.t == end
         at = latest[0].x0 if arrived else to_tensor(state.y, x)
-        yield FlowStep(i, at, latest[0].x0, state.evaluations)
+        yield FlowStep(i, at, latest[0].x0, state.evaluations, state.t)
 
 
 def solve(

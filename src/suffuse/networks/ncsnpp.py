@@ -8,7 +8,7 @@ input and of the output that run beside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
@@ -72,12 +72,14 @@ _DDPMPP = NCSNppConfig(
     embedding="positional", fir=False, input_pyramid="none", divide_by_label=False, unit_range=False
 )  # fmt: skip
 
-# score_sde's configurations that checkpoints were published for; `sde` is theirs.
+# score_sde's configurations that checkpoints were published for.
 PUBLISHED = {
     "ve/cifar10_ncsnpp_continuous": NCSNppConfig(),
     "ve/cifar10_ncsnpp_deep_continuous": NCSNppConfig(blocks=8),
     "vp/cifar10_ddpmpp_continuous": _DDPMPP,
     "subvp/cifar10_ddpmpp_continuous": _DDPMPP,
+    "vp/cifar10_ddpmpp_deep_continuous": replace(_DDPMPP, blocks=8),
+    "subvp/cifar10_ddpmpp_deep_continuous": replace(_DDPMPP, blocks=8),
     "ve/celebahq_256_ncsnpp_continuous": NCSNppConfig(
         size=256, multiples=(1, 1, 2, 2, 2, 2, 2), blocks=2, dropout=0.0,
         input_pyramid="input_skip", output_pyramid=True,
@@ -173,7 +175,7 @@ class NCSNpp(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor, context: None = None) -> Tensor:
         emb = silu(self.time(label.reshape(-1)))  # (B or 1, E)
-        x = 2 * x - 1 if self.config.unit_range else x
+        x = (2 * x - 1 if self.config.unit_range else x).to(self.stem.weight.dtype)
         skips = self._descend(x, emb)
         h = skips[-1]
         for part in self.mid:

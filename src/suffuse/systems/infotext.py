@@ -140,8 +140,10 @@ def _titles(request: Request) -> tuple[str | None, str | None]:
     from suffuse.diffusion.samplers import SAMPLERS, resolve
 
     found = resolve(request.sampler)
-    # A name that stands for options beyond its sampler's is kept, or they would be lost.
-    sampler = request.sampler if found.options else SAMPLERS[found.name].title
+    # A name that stands for options beyond its sampler's is kept, or they would be lost; so are
+    # those of score SDEs, which the web UI does not know.
+    kept = found.options or found.name not in SAMPLERS
+    sampler = request.sampler if kept else SAMPLERS[found.name].title
     grid = request.grid or found.grid
     return sampler, grid and GRID_NAMES[grid]
 

@@ -61,6 +61,11 @@ FORMATS = (
     _f("U-Net (guided-diffusion)", "output_blocks.", "time_embed.0.", "*.qkv.", component="unet"),
     _f("U-Net (original)", "output_blocks.", "time_embed.0.", component="unet"),
     _f("noisy classifier (guided-diffusion)", "input_blocks.0.", "out.0.", component="classifier"),
+    _f(
+        "NCSN++ or DDPM++ (score_sde)",
+        "model.module.all_modules.|module.all_modules.",
+        component="unet",
+    ),
     _f("SR3 (original)", "denoise_fn.noise_level_mlp.|denoise_fn.time_mlp.", component="unet"),
     _f("denoising-diffusion-pytorch", "model.model.init_conv.|model.init_conv.|init_conv."),
     _f("U-Net (diffusers)", "down_blocks.0.", "time_embedding.", component="unet"),

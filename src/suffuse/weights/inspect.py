@@ -18,6 +18,9 @@ from suffuse.weights.containers import choose_weights, find_weights, open_tensor
 from suffuse.weights.folder import INDEX, OWN, read_json
 from suffuse.weights.formats import part_of, recognise
 from suffuse.weights.parts import Info, files_of
+from suffuse.weights.pixel_folder import folder_family
+from suffuse.weights.score_scheduler import CLASSES as SDE_CLASSES
+from suffuse.weights.score_sde import FORMAT as SCORE_SDE
 from suffuse.weights.tensorfile import TensorFile
 
 UNKNOWN = "unknown"
@@ -161,6 +164,8 @@ def _hints(file: TensorFile, name: str) -> dict[str, Any]:
         hints["prediction"] = "flow"
     elif name == "U-Net (guided-diffusion)":
         hints["published"] = published_as(file)
+    elif name == SCORE_SDE:
+        hints["config"] = "not in the file: a name such as ve/cifar10_ncsnpp_continuous"
     if "ztsnr" in file:
         hints["zero_terminal_snr"] = True
     hints |= _unet_hints(file)
@@ -221,12 +226,14 @@ def _describe_pipeline(folder: Path) -> Description:
             extras.setdefault("variants", {})[name] = found
             if "non_ema" in found:
                 extras["ema"] = True
-    title = "Suffuse" if (folder / OWN).is_file() else str(index.get("_class_name", "pipeline"))
+    named = "Suffuse" if (folder / OWN).is_file() else str(index.get("_class_name", "pipeline"))
+    family = folder_family(folder)
+    title = f"{named} (diffusers folder)" if family is None else f"{family} (model folder)"
     lacking = [c.name for c in components if not c.tensors]
     if lacking:
         extras["without weights"] = lacking
     return Description(
-        str(folder), f"{title} (diffusers folder)", ", ".join(containers) or "none",
+        str(folder), title, ", ".join(containers) or "none",
         tuple(components), hints, extras, files,
     )  # fmt: skip
 
@@ -267,7 +274,7 @@ def _scheduler(folder: Path, name: str) -> dict[str, Any]:
         return {}
     config = read_json(file)
     hints = {name: _class(config)}
-    if name == "scheduler":
+    if name == "scheduler" and config.get("_class_name") not in SDE_CLASSES:
         flow = "FlowMatch" in (_class(config) or "")
         hints["prediction"] = "flow" if flow else config.get("prediction_type", "epsilon")
         for key in ("beta_schedule", "timestep_spacing", "rescale_betas_zero_snr", "shift"):

@@ -22,9 +22,9 @@ PixelConfig = ADMConfig | DDPMConfig | SR3Config | NCSNppConfig | ClassifierConf
 class PixelModel(Generic[Net]):
     """A network over pixels in evaluation mode, its configuration, and what came with it.
 
-    `published` names the row of `adm_presets` whose network it has; `scheduler` is diffusers'
-    `scheduler_config.json` where the folder has one; `size` the height and width that it was
-    trained at and `classes` the names of its classes, where these are told.
+    `published` names the row of `adm_presets` or `ncsnpp.PUBLISHED` whose network it has;
+    `scheduler` is diffusers' `scheduler_config.json` where the folder has one; `size` the height
+    and width that it was trained at and `classes` the names of its classes, where these are told.
     """
 
     unet: Net

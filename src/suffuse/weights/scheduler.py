@@ -54,11 +54,17 @@ class Sampling:
         sampler's name ("DPM++ 2M Karras") counts as a grid. What the file says about steps carries
         over, as with diffusers' `SomeScheduler.from_config(pipe.scheduler.config)`. Chaining works.
         A rectified flow keeps its class and so its grid: the others' know nothing of flow.
+
+        Raises `SuffuseError` for an unknown sampler, and one of score SDEs.
         """
         config, options = dict(self.config), dict[str, Any]()
         name = self.sampler
         if sampler is not None:
             found = resolve(sampler)
+            if found.name not in SAMPLERS:
+                raise SuffuseError(
+                    f"sampler {sampler!r} is for score SDEs, which this model is not"
+                )
             name, grid, options = found.name, grid or found.grid, dict(found.options)
             if not isinstance(self.schedule, Flow):
                 config |= STAND_INS.get(name, {"_class_name": SAMPLERS[name].diffusers})

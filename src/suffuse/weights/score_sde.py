@@ -2,21 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.ncsnpp import NCSNpp, NCSNppConfig
+from suffuse.networks.ncsnpp import PUBLISHED, NCSNpp, NCSNppConfig
 from suffuse.weights.containers import open_tensors
+from suffuse.weights.fields import Json
+from suffuse.weights.formats import recognise
 from suffuse.weights.maps.score_sde import score_sde
-from suffuse.weights.parts import Place, build
+from suffuse.weights.parts import Info, Place, build, files_of
+from suffuse.weights.pixel import PixelModel
 from suffuse.weights.tensorfile import TensorFile
 
+FORMAT = "NCSN++ or DDPM++ (score_sde)"  # as `formats` calls it
 # `module.` is DataParallel's; a file that was left with the weights alone has no `model.`.
 _PREFIXES = ("model.module.", "module.")
 _AVERAGES = "ema.shadow_params."
 _UNTRAINED = ("sigmas", "all_modules.0.W")  # buffers, and the frequencies of a Fourier embedding
+
+_VP: Json = {"_class_name": "ScoreSdeVpScheduler", "num_train_timesteps": 1000}
+_VE: Json = {"_class_name": "ScoreSdeVeScheduler", "num_train_timesteps": 1000, "snr": 0.16}
+
+# The SDEs and samplers of the published configurations, by the first part of their names; those of
+# large images have their own noise.
+_SCHEDULERS: Mapping[str, Json] = {
+    "ve": {**_VE, "sigma_max": 50.0},
+    "vp": _VP,
+    "subvp": {**_VP, "_class_name": "ScoreSdeSubVpScheduler"},
+    "ve/celebahq_256_ncsnpp_continuous": {
+        **_VE, "num_train_timesteps": 2000, "sigma_max": 348.0, "snr": 0.075
+    },
+    "ve/ffhq_ncsnpp_continuous": {
+        **_VE, "num_train_timesteps": 2000, "sigma_max": 1348.0, "snr": 0.15
+    },
+}  # fmt: skip
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether `open_published` is for this file."""
+    if path.suffix not in (".pth", ".pt") or not path.is_file():
+        return False
+    found = recognise(open_tensors(path))
+    return found is not None and found.name == FORMAT
+
+
+def open_published(
+    path: str | PathLike[str], name: str | None, *, ema: bool = True, place: Place | None = None
+) -> PixelModel[NCSNpp]:
+    """The model of a checkpoint of the configuration `name`, one of `PUBLISHED`.
+
+    Raises SuffuseError as `open_score_sde` does, and where no such configuration is named.
+    """
+    path = Path(path).expanduser()
+    if name not in PUBLISHED:
+        known = ", ".join(PUBLISHED)
+        lacks = f"there is no configuration {name!r}" if name else "does not say its configuration"
+        raise SuffuseError(f'{path}: {lacks}; suffuse.load(path, config="…") takes one of: {known}')
+    config = PUBLISHED[name]
+    return PixelModel(
+        unet=open_score_sde(path, config, ema=ema, place=place),
+        config=config,
+        info=Info(path.stem, FORMAT, path, files_of(open_tensors(path))),
+        published=name,
+        scheduler=_SCHEDULERS.get(name) or _SCHEDULERS[name.partition("/")[0]],
+        size=(config.size, config.size),
+    )
 
 
 def open_score_sde(

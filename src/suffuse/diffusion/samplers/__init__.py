@@ -12,7 +12,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -29,6 +29,7 @@ from suffuse.diffusion.samplers.euler import euler, euler_a, heun
 from suffuse.diffusion.samplers.lcm import lcm
 from suffuse.diffusion.samplers.lms import lms
 from suffuse.diffusion.samplers.plms import plms
+from suffuse.diffusion.samplers.predictor_corrector import Corrector, Predictor
 from suffuse.diffusion.samplers.unipc import unipc
 from suffuse.errors import SuffuseError
 
@@ -119,7 +120,7 @@ SAMPLERS: Mapping[str, Entry] = {
 class Resolved(NamedTuple):
     """What a sampler's name stands for."""
 
-    name: str  # a key of SAMPLERS
+    name: str  # a key of SAMPLERS, or one of CONTINUOUS
     grid: str | None = None  # a word for GridSpec.named, where the name ends in a schedule
     options: Mapping[str, Any] = {}  # beyond the entry's own
 
@@ -141,6 +142,9 @@ ALIASES: Mapping[str, Resolved] = {
     "unipcbh2": Resolved("unipc"),
     "unipcbh1": Resolved("unipc", options={"variant": "bh1"}),
 }
+# What only models in continuous time can be drawn with, score SDEs: the probability-flow ODE by an
+# adaptive solver, and a predictor with a corrector, as PREDICTOR or PREDICTOR+CORRECTOR.
+CONTINUOUS = ("ode", "pc")
 _SCHEDULES = ("karras", "polyexponential", "exponential", "beta")
 
 
@@ -148,18 +152,21 @@ def resolve(name: str) -> Resolved:
     """What `name` means: ours, A1111's, ComfyUI's, k-diffusion's or a class of diffusers.
 
     Case, blanks, hyphens and underscores do not matter. A schedule at the end, as in "DPM++ 2M
-    Karras", comes back as the grid. Raises `SuffuseError` listing our names for any other.
+    Karras", comes back as the grid. Those of score SDEs are `CONTINUOUS`. Raises `SuffuseError`
+    listing our names for any other.
     """
     plain, grid = _plain(name), None
     for word in _SCHEDULES:
         if plain.endswith(word) and plain != word:
             plain, grid = _plain(plain.removesuffix(word)), word
             break
-    found = _known().get(plain)
+    found = _known().get(plain) or _continuous(plain)
     if found is None:
+        own = ", ".join(("ode", *get_args(Predictor)))
         raise SuffuseError(
             f"unknown sampler {name!r}; known ones are: {', '.join(sampler_names())} "
-            "(A1111's and diffusers' names work too)"
+            f"(A1111's and diffusers' names work too); for score SDEs also {own}, the last four "
+            "also with +langevin or +annealed"
         )
     return found._replace(grid=grid)
 
@@ -171,6 +178,17 @@ def _known() -> dict[str, Resolved]:
             known[_plain(spelling)] = Resolved(name)
     del known[""]
     return known
+
+
+def _continuous(plain: str) -> Resolved | None:
+    if plain == "ode":
+        return Resolved("ode")
+    predictor, _, corrector = plain.partition("+")
+    predictors, correctors = ({_plain(w): w for w in get_args(k)} for k in (Predictor, Corrector))
+    if predictor not in predictors or (corrector or "none") not in correctors:
+        return None
+    options = {"predictor": predictors[predictor], "corrector": correctors[corrector or "none"]}
+    return Resolved("pc", options=options)
 
 
 def _plain(name: str) -> str:

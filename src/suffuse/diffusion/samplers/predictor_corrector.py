@@ -49,6 +49,7 @@ def predictor_corrector(
     norms: Literal["image", "batch"] = "image",
     denoise: bool = True,
     project: Projection | None = None,
+    skipped: int = 0,
 ) -> Iterator[Step]:
     """From `x (B, C, H, W)`, a draw of the prior, to an image in `n` steps (paper, algorithm 1).
 
@@ -57,12 +58,13 @@ def predictor_corrector(
     `denoise` the last step draws no noise, without which samples stay visibly grainy (appendix G).
     `norms` says over what the sizes of score and noise are taken: `batch`, their means over all
     images, is score_sde's; `image` keeps an image the same in any batch. `project` is applied
-    after every draw (see `control.py`).
+    after every draw (see `control.py`). The first `skipped` steps are left out: x is
+    then an image, noised to where they end (arXiv 2108.01073).
 
-    Raises `SuffuseError` for a name that is not known, or fewer than one step.
+    Raises `SuffuseError` as `check` does.
     """
-    _check(predictor, corrector, n, eps)
-    times = torch.linspace(1, eps, n, dtype=torch.float64)
+    check(sde, predictor, corrector, n, eps)
+    times = torch.linspace(1, eps, n, dtype=torch.float64)[skipped:]
     for i, t in enumerate(times):
         level = level_at(sde, t, x)
         for _ in range(corrections if corrector != "none" else 0):
@@ -70,7 +72,7 @@ def predictor_corrector(
             x = x if project is None else project(x, level)
         p = denoiser(x, level)
         mean, std = PREDICTORS[predictor](x, score(p, level), sde, t, n)
-        last = i == n - 1
+        last = i == len(times) - 1
         if std > 0 and not (last and denoise):
             mean = mean + std * noise()
         x = mean
@@ -94,7 +96,8 @@ def _reached(sde: SDE, times: Tensor, i: int, denoise: bool, x: Tensor) -> Level
     return clean if denoise else end
 
 
-def _check(predictor: str, corrector: str, n: int, eps: float) -> None:
+def check(sde: SDE, predictor: str, corrector: str, n: int, eps: float) -> None:
+    """Raises `SuffuseError` for a name that is not known, and steps that this SDE cannot make."""
     for what, name, known in (
         ("predictor", predictor, get_args(Predictor)),
         ("corrector", corrector, get_args(Corrector)),
@@ -105,6 +108,13 @@ def _check(predictor: str, corrector: str, n: int, eps: float) -> None:
         raise SuffuseError(f"steps must be at least 1, not {n}")
     if not 0 < eps < 1:
         raise SuffuseError(f"the last time must lie between 0 and 1, not at {eps}")
+    if (predictor, corrector) == ("euler_maruyama", "none"):
+        return
+    back = sde.discretised(torch.ones(()), n).back  # refuses too few steps
+    if predictor == "ancestral" and back is None:
+        raise SuffuseError(
+            "ancestral sampling is for VP and VE: take reverse_diffusion or euler_maruyama"
+        )
 
 
 # ---- predictors --------------------------------------------------------------------------------
@@ -131,13 +141,10 @@ def probability_flow(x: Tensor, score: Tensor, sde: SDE, t: Tensor, n: int) -> D
 def ancestral(x: Tensor, score: Tensor, sde: SDE, t: Tensor, n: int) -> Draw:
     """A draw from the posterior of the forward chain's step (paper, eq. 4 and appendix F).
 
-    Raises `SuffuseError` for the sub-VP SDE, which is the limit of no such chain.
+    Sub-VP is the limit of no such chain, which `check` refuses.
     """
     step = sde.discretised(t, n)
-    if step.back is None:
-        raise SuffuseError(
-            "ancestral sampling is for VP and VE: take reverse_diffusion or euler_maruyama"
-        )
+    assert step.back is not None
     return Draw((x + step.noise**2 * score) / step.scale, step.back)
 
 
