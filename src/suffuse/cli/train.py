@@ -68,12 +68,14 @@ def _train(
         from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
+        from suffuse.training.score_sde_presets import SCORE_SDES
 
         rows = []
         tables: dict[str, Any] = {
             "autoencoder": AUTOENCODERS,
             "latent": LATENTS,
             "ddpm": DDPMS,
+            "score-sde": SCORE_SDES,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

@@ -1,4 +1,4 @@
-"""`suffuse train ddpm`: models of pixels."""
+"""`suffuse train ddpm` and `score-sde`: models of pixels."""
 
 from __future__ import annotations
 
@@ -70,5 +70,44 @@ def ddpm(
         lambda told, device: pixel.ddpm_stage(
             chosen, seed, data=data, streaming=stream, labels=labels, init=init
         ),
+        Asked(replace(chosen, plan=plan), asked, output, seed, resume),
+    )
+
+
+def score_sde(
+    output: Output,
+    preset: Annotated[
+        str, typer.Option(help="digits, emoji, cifar10 …: `suffuse train --list` shows all.")
+    ] = "digits",
+    config: Config = None,
+    data: Data = None,
+    stream: Streamed = False,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    workers: Workers = None,
+    init: Init = None,
+    debug: Debug = False,
+) -> None:
+    """Score SDE: pixels from noise in continuous time, with exact likelihoods.
+
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
+    """
+    from suffuse.training import presets
+    from suffuse.training.score_sde import score_sde_stage
+    from suffuse.training.score_sde_presets import SCORE_SDES
+
+    chosen = with_config(presets.preset(SCORE_SDES, preset), config)
+    plan = planned(chosen.plan, steps, batch, workers, data)
+    asked: dict[str, str | bool | None] = {
+        "stage": "score-sde",
+        "preset": preset,
+        "data": data,
+        "stream": stream,
+        "init": None if init is None else str(init),
+    }
+    run_stage(
+        lambda told, device: score_sde_stage(chosen, seed, data=data, streaming=stream, init=init),
         Asked(replace(chosen, plan=plan), asked, output, seed, resume),
     )

@@ -136,8 +136,7 @@ class ScoreSDE:
         """
         sde = self.process.sde
         weight = likelihood_weight(sde, t) if weighted else None
-        context = self.unet.prepare(Cond())
-        return score_matching(self.unet, x0, context, sde.at(t), eps, self.kind, weight)
+        return score_matching(self.unet, x0, None, sde.at(t), eps, self.kind, weight)
 
     @torch.no_grad()
     def likelihood(self, x: Tensor, noise: Noise, probes: int = 1, **limits: float) -> Likelihood:
@@ -338,7 +337,7 @@ class ScoreSDE:
             grid_of(self.process, request, self.device),
             lambda count: steps,
             lambda noise: known,
-            lambda x: generate.to_picture(self._centred(x[0])),
+            lambda x: generate.to_picture(self.outward(x[0])),
         )
 
     def _known(self, request: Request) -> Known | None:
@@ -357,11 +356,14 @@ class ScoreSDE:
         """(1, C, H, W) in the network's range."""
         assert request.width and request.height
         fitted = generate.fit(picture, request.width, request.height)
-        pixels = generate.to_tensor(fitted, self.channels).to(self.device)
-        return (pixels + 1) / 2 if self.config.unit_range else pixels
+        return self.inward(generate.to_tensor(fitted, self.channels).to(self.device))
 
-    def _centred(self, x: Tensor) -> Tensor:
-        """From the network's range to [-1, 1]."""
+    def inward(self, x: Tensor) -> Tensor:
+        """From [-1, 1] to the network's range."""
+        return (x + 1) / 2 if self.config.unit_range else x
+
+    def outward(self, x: Tensor) -> Tensor:
+        """And back."""
         return 2 * x - 1 if self.config.unit_range else x
 
 

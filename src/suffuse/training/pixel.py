@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from suffuse.data.classes import DIGITS, DigitsStream, EmojiClasses, class_folders
@@ -24,6 +25,7 @@ from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.noising import Levels, Noising
 from suffuse.training.pixel_presets import PixelPreset
+from suffuse.training.score_sde_presets import ScorePreset
 from suffuse.training.stages import opened, take
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.pixel import PixelModel
@@ -97,10 +99,7 @@ class PixelStage:
         names = system.model.classes[:SHOWN]
         for i in range(len(names) or SHOWN):
             asked = Request(names[i] if names else "", seed=0 if names else i * SHOWN, n=SHOWN)
-            drawn = system.generate(asked, together=SHOWN)
-            scale = max(1, SIDE // drawn[0].height)
-            pictures = np.stack([np.asarray(p.convert("RGB")) for p in drawn])
-            rows.append(pictures.repeat(scale, 1).repeat(scale, 2))  # (SHOWN, H, W, 3)
+            rows.append(row(system.generate(asked, together=SHOWN)))
         contact_sheet(rows, path)
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
@@ -114,6 +113,13 @@ class PixelStage:
         encoder = self.system.classes
         labels = encoder.ids(found.captions if encoder.names else [""] * len(found.captions))
         return Batch(pixels(found.pictures, self.system.channels), labels)
+
+
+def row(pictures: list[Image.Image]) -> np.ndarray:
+    """A row of a contact sheet, (n, H, W, 3) uint8; small pictures are enlarged."""
+    scale = max(1, SIDE // pictures[0].height)
+    stacked = np.stack([np.asarray(p.convert("RGB")) for p in pictures])
+    return stacked.repeat(scale, 1).repeat(scale, 2)
 
 
 def ddpm_stage(
@@ -134,7 +140,7 @@ def ddpm_stage(
 
     Raises SuffuseError.
     """
-    stream, held_out, classes = _streams(preset, data, streaming, labels)
+    stream, held_out, classes = streams(preset, data, streaming, labels)
     torch.manual_seed(seed)
     config = replace(
         preset.unet,
@@ -174,8 +180,8 @@ def ddpm_stage(
     )
 
 
-def _streams(
-    preset: PixelPreset, data: str | None, streaming: bool, labels: bool | None
+def streams(
+    preset: PixelPreset | ScorePreset, data: str | None, streaming: bool, labels: bool | None
 ) -> tuple[Stream, Stream | None, tuple[str, ...]]:
     """The pictures, some that are held out, and the names of their classes."""
     if data is not None and labels:

@@ -67,7 +67,7 @@ def read_process(config: Mapping[str, Any]) -> Process:
     Raises `SuffuseError` for a class that is no SDE's, and for values that cannot be.
     """
     name = config.get("_class_name")
-    if name not in CLASSES:
+    if not isinstance(name, str) or name not in CLASSES:
         raise SuffuseError(
             f"the scheduler class {name!r} is no score SDE's; known ones are: {', '.join(CLASSES)}"
         )
