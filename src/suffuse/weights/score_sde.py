@@ -41,6 +41,11 @@ _SCHEDULERS: Mapping[str, Json] = {
 }  # fmt: skip
 
 
+def scheduler_of(name: str) -> Json:
+    """The scheduler file of a published configuration."""
+    return _SCHEDULERS.get(name) or _SCHEDULERS[name.partition("/")[0]]
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether `open_published` is for this file."""
     if path.suffix not in (".pth", ".pt") or not path.is_file():
@@ -67,7 +72,7 @@ def open_published(
         config=config,
         info=Info(path.stem, FORMAT, path, files_of(open_tensors(path))),
         published=name,
-        scheduler=_SCHEDULERS.get(name) or _SCHEDULERS[name.partition("/")[0]],
+        scheduler=scheduler_of(name),
         size=(config.size, config.size),
     )
 

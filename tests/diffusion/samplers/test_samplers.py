@@ -70,7 +70,24 @@ def test_names_that_say_more():
     assert resolve("uni_pc_bh1").options == {"variant": "bh1"}
 
 
-@pytest.mark.parametrize("name", ["", "karras", "eulers", "DPM++", "  "])
+@pytest.mark.parametrize(
+    ("asked", "predictor", "corrector"),
+    [
+        ("reverse_diffusion+langevin", "reverse_diffusion", "langevin"),
+        ("Euler Maruyama", "euler_maruyama", "none"),
+        ("ancestral + annealed", "ancestral", "annealed"),
+        ("probability_flow+none", "probability_flow", "none"),
+    ],
+)
+def test_names_of_score_sdes(asked, predictor, corrector):
+    assert resolve("ODE") == Resolved("ode")
+    options = {"predictor": predictor, "corrector": corrector}
+    assert resolve(asked) == Resolved("pc", options=options)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "karras", "eulers", "DPM++", "  ", "langevin", "ode+langevin", "ancestral+mala"]
+)
 def test_unknown_names(name):
     with pytest.raises(SuffuseError, match=r"unknown sampler .*; known ones are: ddpm, ddim, plms"):
         resolve(name)
