@@ -34,7 +34,7 @@ def tiny(sde: str, **changes: Any) -> PixelModel[NCSNpp]:
         config,
         Info("tiny", "test"),
         scheduler={**scheduler, **ends},
-        size=(8, 8),
+        size=(config.size, config.size),
         defaults=Defaults(steps=30),
     )
 

