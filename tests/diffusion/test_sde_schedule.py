@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from suffuse.diffusion.grid import GridSpec, make_grid
@@ -19,6 +19,7 @@ sdes = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(sdes, st.floats(1e-4, 1), st.integers(2, 2000))
 def test_the_ratio_leads_back_to_the_level_and_its_time(sde, t, total):
     schedule, time = SDESchedule(sde, total), torch.tensor([t], dtype=torch.float64)

@@ -154,8 +154,9 @@ class ScoreSDE:
         self, levels: Tensor, noise: Noise, probes: int = 1, **limits: float
     ) -> Tensor:
         """Bits that each number takes, (B,), of grey levels 0 to 255, (B, C, H, W)."""
-        u = torch.special.ndtr(noise().double()).float()  # uniform, and each image its own
-        x = likelihood.dequantise(levels.to(u.device), u, self.low)
+        # Uniform numbers, and each image has its own; in float64, which not every device has.
+        u = torch.special.ndtr(noise().cpu().double()).float().to(self.device)
+        x = likelihood.dequantise(levels.to(self.device), u, self.low)
         found = self.likelihood(x, noise, probes, **limits)
         return likelihood.bits_per_dim(found.log_prob, x[0].numel(), self.low)
 
