@@ -209,7 +209,8 @@ class ScoreSDE:
             )
         pixels = self._pixels(given, request)
         job = self._job(request, lambda noise: control.colourised(pixels, noise))
-        return [step.result for step in generate.stream(job, None, together) if step.result]
+        progress = generate.stream(job, None, together)
+        return [step.result for step in progress if step.result is not None]
 
     # ---- what it is made of --------------------------------------------------------------------
 
