@@ -26,6 +26,8 @@ from torch import Tensor
 
 from suffuse.diffusion.cond import Cond
 from suffuse.networks.families import SDConfig
+from suffuse.networks.gradients import for_training
+from suffuse.networks.unet import UNet
 from suffuse.systems.latent import choose_device, choose_dtype
 from suffuse.training.presets import LATENTS
 
@@ -66,6 +68,8 @@ def step_of(library: str, case: str, options: argparse.Namespace) -> Step:
 def descending(net: torch.nn.Module, answer: Callable[[], Tensor], x: Tensor) -> Step:
     """A whole training step of `net`, whose `answer` is to be like `x`; it returns the loss."""
     net.train().requires_grad_(True)
+    if isinstance(net, UNet):
+        for_training(net)  # as the training loop does
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
 
     def step() -> float:
@@ -74,7 +78,7 @@ def descending(net: torch.nn.Module, answer: Callable[[], Tensor], x: Tensor) ->
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
