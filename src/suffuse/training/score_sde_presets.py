@@ -45,7 +45,7 @@ DIGITS = ScorePreset(
     replace(
         DDPMPP, image=1, size=8, width=48, multiples=(1, 2), blocks=2, attention=(4,), groups=16
     ),
-    Plan(steps=3000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
+    Plan(steps=2000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
     data="digits",
     preprocess=Preprocess(size=8),
 )
