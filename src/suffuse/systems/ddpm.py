@@ -44,6 +44,11 @@ from suffuse.weights.unet2d import open_unet2d
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+UNWEIGHTED = (
+    "a learned variance is trained by the hybrid loss, which has no weights: leave noising.weight "
+    "at none, or take a scheduler with a fixed variance"
+)
+
 
 def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
     """The DDPM in a diffusers folder, packed for inference. Raises SuffuseError."""
@@ -79,18 +84,23 @@ class DDPM:
         denoiser = sampling.bound(predict(raw, sampling.kind, sampling.learned_var))
         return SAMPLERS[sampling.sampler](denoiser, x, grid, noise, **sampling.options)
 
-    def loss(self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def loss(
+        self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         """What training descends, (B,): L_simple (2006.11239, eq. 14), or with a learned variance
         L_hybrid (2102.09672, eq. 16).
 
-        `x0` and `eps` are (B, C, H, W), `labels` and the steps `t` (B,); -1 is no class.
+        `x0` and `eps` are (B, C, H, W), `labels`, the steps `t` and the `weight` of L_simple (B,);
+        label -1 is no class. Raises SuffuseError for a weight beside a learned variance.
         """
         context = self.unet.prepare(self.cond(labels))
         reverse = self.reverse()
         if reverse.learned:
+            if weight is not None:
+                raise SuffuseError(UNWEIGHTED)
             return hybrid(self.unet, x0, context, t, eps, reverse)
         level = self.sampling.schedule.at(t)
-        return simple(self.unet, x0, context, level, eps, self.sampling.kind)
+        return simple(self.unet, x0, context, level, eps, self.sampling.kind, weight)
 
     def reverse(self, limit: float | None = None) -> Reverse:
         """How the network's output is read as a reverse transition of `chain`.
@@ -98,9 +108,9 @@ class DDPM:
         The clean image on the way is clipped to [-limit, limit], unless that is None.
         """
         s = self.sampling
-        variance: Variance = (
-            "learned_range" if s.learned_var else s.options.get("variance", "small")
-        )
+        # Files of samplers that have no variance of their own may still tell that one was learned.
+        usual = "learned_range" if s.learned_var else "small"
+        variance: Variance = s.options.get("variance", usual)
         return Reverse(self.chain, s.kind, variance, limit)
 
     @cached_property

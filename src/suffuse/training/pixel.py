@@ -17,7 +17,7 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import initialise
 from suffuse.networks.pixel import ddpm
-from suffuse.systems.ddpm import DDPM
+from suffuse.systems.ddpm import UNWEIGHTED, DDPM
 from suffuse.systems.encoders import NO_CLASS
 from suffuse.systems.generate import pixels
 from suffuse.systems.request import Request
@@ -28,6 +28,7 @@ from suffuse.training.stages import opened, take
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.pixel import PixelModel
 from suffuse.weights.save import save_pixel
+from suffuse.weights.scheduler import from_config
 from suffuse.weights.unet2d import open_unet2d
 
 AT_ONCE = 64  # held-out pictures that go through the network together
@@ -56,7 +57,12 @@ class PixelStage:
         held_out: Stream | None = None,
         export: Callable[[DDPM, Path], None] = lambda system, folder: None,
     ):
-        """held_out: pictures that tell which checkpoint is best"""
+        """held_out: pictures that tell which checkpoint is best
+
+        Raises SuffuseError where levels are weighted and the variance is learned.
+        """
+        if noising is not None and noising.weight != "none" and system.reverse().learned:
+            raise SuffuseError(UNWEIGHTED)
         self.system, self.stream, self.dropout = system, stream, dropout
         self.levels = Levels(noising or Noising(), system.sampling.schedule)
         self.nets = nn.ModuleDict({"unet": system.unet, "levels": self.levels})
@@ -72,7 +78,9 @@ class PixelStage:
         x0 = batch.images.to(memory_format=torch.channels_last)
 
         def objective(t: Tensor, eps: Tensor) -> Tensor:
-            return self.system.loss(x0, batch.labels, t, eps)
+            sampling = self.system.sampling
+            weight = self.levels.weight(sampling.schedule.at(t), sampling.kind)
+            return self.system.loss(x0, batch.labels, t, eps, weight)
 
         return self.levels.of(objective, x0, generator).mean(), {}
 
@@ -83,8 +91,7 @@ class PixelStage:
             return None
         system = self._of(nets)
         images, labels = self._tensors(self.held_out.batch(0, HELD_OUT, 0))
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-        steps = ((torch.arange(len(images)) + 0.5) / len(images) * self.levels.T).long()
+        steps, noise = self.levels.evenly(images)
         losses = [
             system.loss(*(each[rows].to(system.device) for each in (images, labels, steps, noise)))
             for rows in torch.arange(len(images)).split(AT_ONCE)
@@ -136,9 +143,10 @@ def ddpm_stage(
     """
     stream, held_out, classes = _streams(preset, data, streaming, labels)
     torch.manual_seed(seed)
+    learned = from_config(preset.scheduler).learned_var
     config = replace(
         preset.unet,
-        out_channels=preset.unet.in_channels * (2 if preset.learned else 1),
+        out_channels=preset.unet.in_channels * (2 if learned else 1),
         classes=len(classes),
     )
     unet = initialise(ddpm(config))

@@ -47,11 +47,6 @@ class PixelPreset:
     guidance: float = 2.0
     target: Target | None = None
 
-    @property
-    def learned(self) -> bool:
-        """Whether the network tells the variance."""
-        return self.scheduler.get("variance_type") in ("learned", "learned_range")
-
 
 DIGITS = PixelPreset(
     "handwritten digits, 10 classes, 8 px",
