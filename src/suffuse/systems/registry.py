@@ -12,10 +12,14 @@ import torch
 
 from suffuse.errors import SuffuseError
 from suffuse.systems import latent
+from suffuse.systems.adm import load_adm
 from suffuse.systems.ddpm import DDPM, load_ddpm
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
+from suffuse.weights.containers import open_tensors
+from suffuse.weights.formats import recognise
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Place
+from suffuse.weights.pixel_folder import folder_family
 from suffuse.weights.unet2d import is_unet2d
 
 System = LatentDiffusion | DDPM
@@ -32,25 +36,55 @@ def load(
 ) -> System:
     """Opens a model: the bundled one without a path, a diffusers folder, a single file, a Hub name.
 
-    Text-to-image models come as `LatentDiffusion`, see `latent.load` for the arguments; folders of
-    a UNet2DModel as `DDPM`, to which only device and dtype apply. Raises SuffuseError.
+    Text-to-image models come as `LatentDiffusion`, see `latent.load` for the arguments. Models of
+    pixels come as `DDPM`, to which only device and dtype apply: folders of a UNet2DModel, and ADMs,
+    which may be `.pt` files of guided-diffusion too; of one that nobody knows `heads` says how its
+    attention is divided (`weights.adm.Heads`). Raises SuffuseError.
     """
     source = path or os.environ.get("SUFFUSE_MODEL") or None
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    folder = None if source is None else locate_source(source, place)[0]
-    if folder is None or not (folder.is_dir() and is_unet2d(folder)):
+    where = None if source is None else locate_source(source, place)[0]
+    kind = None if where is None else kind_of(where)
+    if where is None or kind is None:
         return latent.load(path, device, dtype, loras=loras, embeddings=embeddings, **hints)
+    heads = hints.pop("heads", None) if kind == "ADM" else None
     added = {"loras": tuple(loras), "embeddings": tuple(embeddings), **hints}
     if given := [name for name, value in added.items() if value]:
-        raise SuffuseError(
-            f"{folder}: {', '.join(given)} is for text-to-image models, this is none"
-        )
-    return load_ddpm(folder, place)
+        raise SuffuseError(f"{where}: {', '.join(given)} is for text-to-image models, this is none")
+    if kind == "ADM":
+        return load_adm(where, place, heads)
+    if kind == "DDPM":
+        return load_ddpm(where, place)
+    raise SuffuseError(f"{where}: {NO_SYSTEMS[kind]}")
+
+
+NO_SYSTEMS = {
+    "Classifier": "is a classifier and draws nothing itself: guide another model with it, as "
+    "classifier of a request",
+    "SR3": "enlarges pictures and draws none: use suffuse upscale",
+    "NCSNpp": "is a score model, which cannot draw yet",
+}
+_FILES = {
+    "U-Net (guided-diffusion)": "ADM",
+    "U-Net (original)": "ADM",
+    "noisy classifier (guided-diffusion)": "Classifier",
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """Which kind of pixel-space model it is: the class in its folder, or what its weights' names
+    say; None for all others. Raises SuffuseError for a file that cannot be read."""
+    if path.is_dir():
+        return "DDPM" if is_unet2d(path) else folder_family(path)
+    found = recognise(open_tensors(path))
+    return None if found is None else _FILES.get(found.name)
 
 
 def draws_unasked(source: str | None) -> bool:
     """Whether the model of that name may draw without a prompt; of one on the Hub, who knows."""
     source = source or os.environ.get("SUFFUSE_MODEL") or None
-    folder = Path(source or ".").expanduser()
-    return source is not None and (not folder.exists() or (folder.is_dir() and is_unet2d(folder)))
+    if source is None:
+        return False
+    path = Path(source).expanduser()
+    return not path.exists() or kind_of(path) is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suffuse.errors import SuffuseError
 from suffuse.systems import additions
-from suffuse.systems.checks import number, text, whole
+from suffuse.systems.checks import interval, number, text, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -56,6 +56,10 @@ class Request:
     steps: int | None = None
     guidance: float | None = None  # classifier-free guidance scale; 1 = none
     rescale: float = 0.0  # guidance rescale phi in [0, 1], arXiv:2305.08891 section 3.4
+    # Levels of noise, sigma / alpha, between which guidance acts: arXiv:2404.07724, section 3
+    guidance_interval: tuple[float, float] | None = None
+    classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
+    classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
     sampler: str | None = None
     grid: str | None = None  # one of GRIDS
     eta: float | None = None  # share of fresh noise at each step, for samplers that take it
@@ -80,6 +84,9 @@ class Request:
         put("guidance", number("guidance", self.guidance, 0.0, optional=True))
         put("eta", number("eta", self.eta, 0.0, optional=True))
         put("rescale", number("rescale", self.rescale, 0.0, 1.0))
+        put("guidance_interval", interval("guidance_interval", self.guidance_interval))
+        put("classifier", additions.classifier(self.classifier))
+        put("classifier_scale", number("classifier_scale", self.classifier_scale, 0.0))
         put("strength", number("strength", self.strength, 0.0, 1.0))
         if self.strength == 0:
             raise SuffuseError("strength must be above 0 and at most 1, not 0")
@@ -110,6 +117,8 @@ class Request:
             additions.check_file(lora.path, "LoRA")
         for embedding in self.embeddings or ():
             additions.check_file(embedding, "embedding")
+        if self.classifier is not None:
+            additions.check_file(self.classifier, "classifier")
         self.pictures()
         return self
 
@@ -162,6 +171,8 @@ class Request:
             found["loras"] = known
         if self.embeddings is not None:
             found["embeddings"] = [additions.fingerprint(path) for path in self.embeddings]
+        if self.classifier is not None:
+            found["classifier"] = additions.fingerprint(self.classifier)
         return found
 
     @classmethod

@@ -17,7 +17,7 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import initialise
 from suffuse.networks.pixel import ddpm
-from suffuse.systems.ddpm import UNWEIGHTED, DDPM
+from suffuse.systems.ddpm import DDPM, UNWEIGHTED
 from suffuse.systems.encoders import NO_CLASS
 from suffuse.systems.generate import pixels
 from suffuse.systems.request import Request
