@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gd_values import GOLDEN, ClosedForm, close, draws, log_prob
+from gd_values import GOLDEN, RUNS, ClosedForm, close, draws, log_prob
 from tiny import randomise
 from torch import nn
 
@@ -40,7 +40,6 @@ LEARNED = {
     "beta_start": 1e-3,
     "beta_end": 0.2,
     "variance_type": "learned_range",
-    "timestep_spacing": "linspace",
 }
 
 
@@ -64,17 +63,17 @@ class Closed(ClosedForm):
 
 
 @pytest.mark.parametrize("guided", [False, True])
-@pytest.mark.parametrize(
-    ("key", "fields"), [("20", {"steps": 20}), ("ddim10", {"steps": 10, "grid": "leading"})]
-)
-def test_whole_runs_are_guided_diffusions(key: str, fields: dict[str, Any], guided: bool) -> None:
-    """p_sample and ddim_sample, alone and with a classifier, from requests' steps and grids."""
+@pytest.mark.parametrize(("key", "spec"), RUNS.items())
+def test_whole_runs_are_guided_diffusions(key: str, spec: str, guided: bool) -> None:
+    """p_sample and ddim_sample, respaced, alone and with a classifier."""
     unet: Any = Closed()
-    system = DDPM(replace(model(), unet=unet, size=(4, 4), classes=()))
+    made = replace(model(classes=0), size=(4, 4))
+    asks, system = DDPM(made), DDPM(replace(made, unet=unet))
     steer = (lambda d: classifier(d, log_prob)) if guided else None
     none = (torch.tensor([-1, -1]),) * 2
     for sampler, name in (("ddpm", "p_sample"), ("ddim", "ddim_eta0")):
-        asked = system.resolve(suffuse.Request(sampler=sampler, seed=0, **fields))
+        asked = asks.resolve(suffuse.Request(sampler=sampler, seed=0, respacing=spec))
+        assert asked.steps == {"20": 20, "ddim10": 10, "5,3,2": 10}[spec]
         # There the noise follows the clipped image; diffusers, whose rules ours are, keeps it.
         sampling = replace(system._sampling(asked), rederive=True)
         noise: Any = draws(key, "p_noise")
@@ -107,7 +106,7 @@ def test_files_open_and_draw() -> None:
     with pytest.raises(SuffuseError, match="does not say its size: give width and height"):
         system.generate("7")
     assert draws_unasked(str(file)) and not draws_unasked(None)
-    with pytest.raises(SuffuseError, match="no published model.*give their count or their width"):
+    with pytest.raises(SuffuseError, match=r"no published model.*give their count or their width"):
         suffuse.load(file, "cpu", "float32")
     with pytest.raises(SuffuseError, match=r"told as Heads\(count=…\), not 4"):
         suffuse.load(file, "cpu", "float32", heads=4)
@@ -140,8 +139,8 @@ def test_a_published_file_has_the_schedule_of_its_training(
     curve = np.cos((times + 0.008) / 1.008 * np.pi / 2) ** 2
     betas = np.minimum(1 - curve[1:] / curve[:-1], 0.999)
     assert np.allclose(system.chain.schedule.alpha_bar, np.cumprod(1 - betas), atol=2e-5)
-    asked = system.resolve(suffuse.Request(steps=250, seed=0))
-    assert system._grid(asked).label[[0, -1]].tolist() == [3999, 0]
+    asked = system.resolve(suffuse.Request(respacing="250", seed=0))
+    assert system._grid(asked).label[[0, -1]].tolist() == [3999, 0] and asked.steps == 250
     # What was opened can be saved and is the same again.
     save_pixel(opened, tmp_path / "folder")
     again = suffuse.load(tmp_path / "folder", "cpu", "float32")
@@ -178,6 +177,32 @@ def test_folders_of_ours(tmp_path: Path) -> None:
     (tmp_path / "adm/suffuse.json").write_text('{"classes": ["a"]}')
     with pytest.raises(SuffuseError, match="names 1 classes, the network has 3"):
         open_adm_model(tmp_path / "adm")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"respacing": "often"}, "cannot read the respacing 'often'; it may be a number of steps"),
+        ({"respacing": "ddim30"}, "no whole stride keeps 30 of 100 steps"),
+        ({"respacing": "101"}, "a respacing cannot keep 101 of 100 steps"),
+        ({"respacing": "5", "grid": "leading"}, "respacing and grid both say which steps to take"),
+        ({"steps": 101}, "schedule has 100 steps; 101 are too many"),
+        ({"prompt": "3"}, "this model has no class '3': its 3 classes are a, b, c"),
+    ],
+)
+def test_requests_that_cannot_be_met(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SuffuseError, match=message):
+        DDPM(model()).resolve(suffuse.Request(**fields))
+
+
+def test_a_schedule_that_is_no_chain_is_refused() -> None:
+    for told, message in (
+        ({"beta_end": 1.5}, "betas must satisfy 0 < start <= end < 1, not start=0.001, end=1.5"),
+        ({"beta_start": -0.1}, "betas must satisfy 0 < start"),
+        ({"trained_betas": [0.1, 1.2]}, "alpha_bar must lie in .* check the betas"),
+    ):
+        with pytest.raises(SuffuseError, match=message):
+            DDPM(replace(model(), scheduler={**LEARNED, **told})).resolve(suffuse.Request())
 
 
 def test_guidance_in_an_interval_alone() -> None:

@@ -44,9 +44,7 @@ def reader(
     config = ClassifierConfig(net, size=8, pool_heads=2)
     made = classifier(config).eval()
     randomise(made, seed)
-    return PixelModel(
-        made, config, Info("reader", "test"), None, dict(SCHEDULER), (8, 8), classes
-    )
+    return PixelModel(made, config, Info("reader", "test"), None, dict(SCHEDULER), (8, 8), classes)
 
 
 def drawer(classes: int = 3, **scheduler: Any) -> DDPM:
@@ -108,7 +106,7 @@ def test_gradients_of_guided_diffusions_files(pool: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_is_guided(name: str, path: str) -> None:
-    """By what `ddpm` does to its mean and all others to the noise; more likely pictures come out."""
+    """`ddpm` shifts its mean, all others the noise; pictures that are more likely come out."""
     system, judge = drawer(), load_classifier(path)
     asked = system.resolve(
         suffuse.Request("b", steps=6, sampler=name, seed=0, guidance=1.0, grid="trailing")
@@ -168,7 +166,7 @@ def test_metadata_bring_the_picture_back(path: str, tmp_path: Path) -> None:
     save_pixel(reader(), tmp_path / "mine")
     used = suffuse.Request("b", classifier=str(tmp_path / "mine")).to_json()
     save_pixel(reader(seed=2), tmp_path / "mine")
-    with pytest.raises(SuffuseError, match="the classifier .* has changed since it was used"):
+    with pytest.raises(SuffuseError, match=r"the classifier .* has changed since it was used"):
         suffuse.Request.from_json(used)
 
 

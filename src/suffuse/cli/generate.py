@@ -45,6 +45,10 @@ def generate(
     grid: Annotated[
         str | None, typer.Option(help="trailing, karras …; a wrong name lists all.")
     ] = None,
+    respacing: Annotated[
+        str | None,
+        typer.Option(help="250, ddim25 or 10,15,20: guided-diffusion's way to name the steps."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")
     ] = None,

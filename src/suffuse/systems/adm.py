@@ -31,9 +31,8 @@ def load_adm(
     """The ADM of a folder of ours, or of a `.pt` of guided-diffusion or improved-diffusion.
 
     A file comes with the schedule of the published model of its shapes: linear or cosine, 1000 or
-    4000 steps, of which fewer are taken as the respacing of a number takes them. `heads` say how
-    attention is divided in any other. Packed for inference. Raises SuffuseError, also for an
-    upsampler, which draws nothing by itself.
+    4000 steps. `heads` say how attention is divided in any other. Packed for inference. Raises
+    SuffuseError, also for an upsampler, which draws nothing by itself.
     """
     model = open_adm_model(path, place, heads)
     return DDPM(replace(model, unet=pack(model.unet)))

@@ -222,8 +222,7 @@ class DDPM:
         if judge is not None:
             judge.label(request.prompt)
             judge.check_size(request.width, request.height)
-        self._grid(request)
-        return request
+        return generate.counted(request, self._grid(request))
 
     def _labels(self, request: Request) -> Tensor:
         """The classes to draw and to steer away from, (2,); -1 is none."""

@@ -135,7 +135,7 @@ class LatentDiffusion:
         )
         assert request.width and request.height
         generate.check_size(request.width, request.height, factor)
-        self._grid(request)
+        request = generate.counted(request, self._grid(request))
         self._text(request)
         if request.loras is None and self.loras:
             request = replace(request, loras=self.loras)

@@ -62,6 +62,7 @@ class Request:
     classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
     sampler: str | None = None
     grid: str | None = None  # one of GRIDS
+    respacing: str | None = None  # the steps of "250", "ddim25" or "10,15,20", without a grid
     eta: float | None = None  # share of fresh noise at each step, for samplers that take it
     seed: int | None = None  # image i uses seed + i; None or -1 = random
     n: int = 1
@@ -95,6 +96,10 @@ class Request:
             text("sampler", self.sampler)
         if self.grid is not None and self.grid not in GRIDS:
             raise SuffuseError(f"unknown grid {self.grid!r}: choose one of {', '.join(GRIDS)}")
+        if self.respacing is not None:
+            text("respacing", self.respacing)
+            if self.grid is not None:
+                raise SuffuseError("respacing and grid both say which steps to take: give one")
         for name in ("image", "mask"):
             _picture(name, getattr(self, name))
         for name, one in _ADDITIONS.items():

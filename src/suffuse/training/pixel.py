@@ -1,4 +1,4 @@
-"""DDPM's stage: pictures, with a share of their labels left out where they have any."""
+"""DDPM's and ADM's stage: pictures, with a share of their labels left out where they have any."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from suffuse.data.classes import DIGITS, DigitsStream, EmojiClasses, class_folders
@@ -16,14 +17,15 @@ from suffuse.data.stream import Examples, Stream
 from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import initialise
-from suffuse.networks.pixel import ddpm
+from suffuse.networks.pixel import DDPMConfig, adm, ddpm
+from suffuse.systems.adm import open_adm_model
 from suffuse.systems.ddpm import DDPM, UNWEIGHTED
-from suffuse.systems.encoders import NO_CLASS
+from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import pixels
 from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.noising import Levels, Noising
-from suffuse.training.pixel_presets import PixelPreset
+from suffuse.training.pixel_presets import ClassifierPreset, PixelPreset
 from suffuse.training.stages import opened, take
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.pixel import PixelModel
@@ -104,10 +106,7 @@ class PixelStage:
         names = system.model.classes[:SHOWN]
         for i in range(len(names) or SHOWN):
             asked = Request(names[i] if names else "", seed=0 if names else i * SHOWN, n=SHOWN)
-            drawn = system.generate(asked, together=SHOWN)
-            scale = max(1, SIDE // drawn[0].height)
-            pictures = np.stack([np.asarray(p.convert("RGB")) for p in drawn])
-            rows.append(pictures.repeat(scale, 1).repeat(scale, 2))  # (SHOWN, H, W, 3)
+            rows.append(row(system.generate(asked, together=SHOWN)))
         contact_sheet(rows, path)
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
@@ -118,9 +117,20 @@ class PixelStage:
         return self.system.holding(unet)
 
     def _tensors(self, found: Examples) -> Batch:
-        encoder = self.system.classes
-        labels = encoder.ids(found.captions if encoder.names else [""] * len(found.captions))
-        return Batch(pixels(found.pictures, self.system.channels), labels)
+        return labelled(found, self.system.classes, self.system.channels)
+
+
+def labelled(found: Examples, classes: ClassEncoder, channels: int) -> Batch:
+    """Pictures whose captions name their classes; of no class where there are none."""
+    labels = classes.ids(found.captions if classes.names else [""] * len(found.captions))
+    return Batch(pixels(found.pictures, channels), labels)
+
+
+def row(pictures: list[Image.Image]) -> np.ndarray:
+    """A row of a contact sheet, (n, H, W, 3) uint8; small pictures are enlarged."""
+    scale = max(1, SIDE // pictures[0].height)
+    stacked = np.stack([np.asarray(p.convert("RGB")) for p in pictures])
+    return stacked.repeat(scale, 1).repeat(scale, 2)
 
 
 def ddpm_stage(
@@ -132,7 +142,7 @@ def ddpm_stage(
     labels: bool | None = None,
     init: Path | None = None,
 ) -> PixelStage:
-    """The DDPM of `preset`, ready to train.
+    """The DDPM or ADM of `preset`, ready to train.
 
     data: pictures that `open_stream` finds; None for the preset's own
     labels: whether classes are learned: those of the preset's own data (unless False), or the
@@ -141,7 +151,7 @@ def ddpm_stage(
 
     Raises SuffuseError.
     """
-    stream, held_out, classes = _streams(preset, data, streaming, labels)
+    stream, held_out, classes = streams(preset, data, streaming, labels)
     torch.manual_seed(seed)
     learned = from_config(preset.scheduler).learned_var
     config = replace(
@@ -149,10 +159,12 @@ def ddpm_stage(
         out_channels=preset.unet.in_channels * (2 if learned else 1),
         classes=len(classes),
     )
-    unet = initialise(ddpm(config))
+    plain = isinstance(config, DDPMConfig)
+    unet = initialise(ddpm(config) if isinstance(config, DDPMConfig) else adm(config))
     channels_last(unet)
     if init is not None:
-        take(unet, open_unet2d(init).unet, init, "U-Net")
+        given = open_unet2d(init) if plain else open_adm_model(init)
+        take(unet, given.unet, init, "U-Net")
     size = (preset.preprocess.size, preset.preprocess.size)
     system = DDPM(
         PixelModel(
@@ -182,8 +194,11 @@ def ddpm_stage(
     )
 
 
-def _streams(
-    preset: PixelPreset, data: str | None, streaming: bool, labels: bool | None
+def streams(
+    preset: PixelPreset | ClassifierPreset,
+    data: str | None,
+    streaming: bool,
+    labels: bool | None,
 ) -> tuple[Stream, Stream | None, tuple[str, ...]]:
     """The pictures, some that are held out, and the names of their classes."""
     if data is not None and labels:

@@ -143,10 +143,7 @@ USUAL = 1000  # steps, of a linear schedule, where nothing is known
 
 
 def scheduler(row: Published | None, learned: bool) -> dict[str, Any]:
-    """diffusers' `scheduler_config.json` of a row's training; the usual one of no row.
-
-    Fewer steps are evenly spread with both ends, as guided-diffusion's respacing of a number.
-    """
+    """diffusers' `scheduler_config.json` of a row's training; the usual one of no row."""
     steps = row.steps if row else USUAL
     cosine = row is not None and row.schedule == "cosine"
     return {
@@ -157,7 +154,7 @@ def scheduler(row: Published | None, learned: bool) -> dict[str, Any]:
         "beta_end": 20 / steps,
         "variance_type": "learned_range" if learned else "fixed_large",
         "clip_sample": True,
-        "timestep_spacing": "linspace",
+        "timestep_spacing": "leading",
     }
 
 
