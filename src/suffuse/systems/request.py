@@ -56,13 +56,8 @@ class Request:
     steps: int | None = None
     guidance: float | None = None  # classifier-free guidance scale; 1 = none
     rescale: float = 0.0  # guidance rescale phi in [0, 1], arXiv:2305.08891 section 3.4
-    # Levels of noise, sigma / alpha, between which guidance acts: arXiv:2404.07724, section 3
-    guidance_interval: tuple[float, float] | None = None
-    classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
-    classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
     sampler: str | None = None
     grid: str | None = None  # one of GRIDS
-    respacing: str | None = None  # the steps of "250", "ddim25" or "10,15,20", without a grid
     eta: float | None = None  # share of fresh noise at each step, for samplers that take it
     seed: int | None = None  # image i uses seed + i; None or -1 = random
     n: int = 1
@@ -75,6 +70,11 @@ class Request:
     # FILE or FILE:SCALE, merged into the model; None = those it was opened with
     loras: tuple[additions.LoraFile, ...] | None = None
     embeddings: tuple[str, ...] | None = None  # files of learned words; None as above
+    respacing: str | None = None  # the steps of "250", "ddim25" or "10,15,20", without a grid
+    # Levels of noise, sigma / alpha, between which guidance acts: arXiv:2404.07724, section 3
+    guidance_interval: tuple[float, float] | None = None
+    classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
+    classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
