@@ -59,7 +59,7 @@ def test_a_classifier_guides_an_adm(run, refusal, tmp_path):
     assert status == 0, err
     first, again = (Image.open(tmp_path / name) for name in ("7.png", "again.png"))
     assert first.tobytes() == again.tobytes() and first.mode == "L"
-    assert "Classifier: model, Classifier scale: 2" in first.text["parameters"]
+    assert "Classifier: classifier/model, Classifier scale: 2" in first.text["parameters"]
 
     for args, message in (
         (judge, "a classifier guides to a class: name one as the prompt"),

@@ -157,7 +157,7 @@ def test_metadata_bring_the_picture_back(path: str, tmp_path: Path) -> None:
     fields: dict[str, Any] = {"classifier_scale": 2.5, "guidance_interval": "0.5,20"}
     asked = system.resolve(suffuse.Request("b", seed=4, classifier=path, **fields))
     stored = describe(asked, Origin("tiny"))
-    assert "Classifier: reader, Classifier scale: 2.5" in stored.chunks()["parameters"]
+    assert f"Classifier: {path}, Classifier scale: 2.5" in stored.chunks()["parameters"]
     again = stored.to_request()
     assert (again.classifier, again.classifier_scale) == (path, 2.5)
     assert again == asked and again.guidance_interval == (0.5, 20.0)
@@ -206,7 +206,7 @@ def test_classifiers_that_do_not_fit(
         (3, {"prompt": ""}, "a classifier guides to a class: name one as the prompt"),
         (0, {"prompt": ""}, "a classifier guides to a class: name one as the prompt"),
         (3, {"prompt": "7"}, "this model has no class '7'"),
-        (0, {"prompt": "7"}, "the classifier reader has no class '7': its 3 classes are a, b, c"),
+        (0, {"prompt": "7"}, "reader has no class '7': its 3 classes are a, b, c"),
         (0, {"prompt": "a", "guidance": 2.0}, "nothing to guide to: this model has no classes"),
         (0, {"prompt": "a", "negative": "b"}, "this model has no classes to choose 'b' from"),
         (3, {"prompt": "a", "width": 16, "height": 16}, "8 x 8 pixels, not 16 x 16"),

@@ -120,7 +120,7 @@ class NoisyClassifier:
 
     @property
     def classes(self) -> ClassEncoder:
-        return ClassEncoder(self.model.classes, f"the classifier {self.model.info.name}")
+        return ClassEncoder(self.model.classes, f"the classifier {named(self.model)}")
 
     @cached_property
     def schedule(self) -> Schedule | None:
@@ -147,7 +147,7 @@ class NoisyClassifier:
 
     def check(self, model: PixelModel[Any], schedule: Schedule, channels: int) -> None:
         """Raises SuffuseError where it cannot guide this model."""
-        name, guided = self.model.info.name, model.info.name
+        name, guided = named(self.model), named(model)
         if model.classes and model.classes != self.model.classes:
             ours, theirs = (shown(c) for c in (self.model.classes, model.classes))
             raise SuffuseError(
@@ -169,7 +169,7 @@ class NoisyClassifier:
         size = self.model.size
         if size is not None and size != (height, width):
             raise SuffuseError(
-                f"the classifier {self.model.info.name} reads pictures of {size[1]} x {size[0]} "
+                f"the classifier {named(self.model)} reads pictures of {size[1]} x {size[0]} "
                 f"pixels, not {width} x {height}"
             )
 
@@ -179,6 +179,11 @@ def same(one: Schedule, other: Schedule) -> bool:
     if not (isinstance(one, Discrete) and isinstance(other, Discrete)) or one.T != other.T:
         return False
     return torch.allclose(one.alpha_bar, other.alpha_bar, rtol=0, atol=CLOSE)
+
+
+def named(model: PixelModel[Any]) -> str:
+    """What messages call it: many are called "model", after the last part of their path."""
+    return str(model.info.path or model.info.name)
 
 
 def shown(classes: tuple[str, ...]) -> str:

@@ -13,7 +13,6 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from suffuse.errors import SuffuseError
@@ -100,7 +99,7 @@ def describe(
     if request.guidance_interval is not None:
         values["CFG interval"] = ",".join(_show(end) for end in request.guidance_interval)
     if request.classifier is not None:
-        values["Classifier"] = PurePath(request.classifier).name
+        values["Classifier"] = request.classifier
         values["Classifier scale"] = request.classifier_scale
     fields = {name: _show(value) for name, value in values.items() if value is not None}
     return Parameters(request.prompt, request.negative, fields)
