@@ -73,14 +73,14 @@ def test_the_loss_is_the_hybrid_one() -> None:
 
 
 def test_a_classifier_learns_and_tells_how_well() -> None:
-    """A fresh one knows nothing; some steps on one batch, and it reads that batch."""
+    """A fresh one knows nothing; some steps on one batch, and it reads what noise leaves of it."""
     stage = classifier_stage(JUDGE, 0)
     batch = stage.batch(0, 16, 0)
     assert set(batch.labels.tolist()) <= set(range(10))
     generator = torch.Generator().manual_seed(0)
     first, _ = stage.loss(batch, generator)
     optimizer = torch.optim.Adam(stage.judge.net.parameters(), 2e-3)
-    for _ in range(80):
+    for _ in range(60):
         optimizer.zero_grad()
         loss, _ = stage.loss(batch, generator)
         loss.backward()
@@ -88,7 +88,7 @@ def test_a_classifier_learns_and_tells_how_well() -> None:
     assert 1.5 < first < 4 and loss < first - 0.5
     stage.judge.net.eval()
     accuracy = stage.judge.accuracy(batch.images, batch.labels, torch.randn_like(batch.images))
-    assert accuracy[0] > 0.8 and accuracy[-1] < accuracy[0]
+    assert accuracy[:3].mean() > max(0.35, accuracy[-3:].mean())
     wrong = stage.score(stage.nets)
     assert wrong is not None and 0 < wrong < 1
 
