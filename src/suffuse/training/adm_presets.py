@@ -21,14 +21,14 @@ ADM_LINEAR: Mapping[str, Any] = {**LINEAR, **LEARNED}
 
 SMALL = ADMConfig(
     in_channels=1,
-    width=32,
-    channels=(32, 64),
+    width=64,
+    channels=(64, 64),
     blocks=2,
     attends=(False, True),
-    heads=(1, 2),
+    heads=(1, 1),
     dropout=0.1,
 )
-TINY = replace(SMALL, channels=(32, 32), blocks=1, heads=(1, 1), dropout=0.0)
+TINY = replace(SMALL, width=32, channels=(32, 32), blocks=1, dropout=0.0)
 COLOUR = ADMConfig(
     width=64, channels=(64, 128, 192), blocks=1, attends=(False, False, True), heads=(1, 2, 3)
 )
@@ -68,7 +68,7 @@ ADMS = {
     "digits": PixelPreset(
         "handwritten digits, 10 classes, 8 px",
         SMALL,
-        Plan(steps=3000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
+        Plan(steps=2000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
         data="digits",
         preprocess=Preprocess(size=8),
         scheduler=dict(ADM_COSINE),
