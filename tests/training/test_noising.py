@@ -114,6 +114,13 @@ def test_the_best_flow_has_the_loss_that_must_remain(shift):
         assert remaining.mean().item() == pytest.approx(math.pi / 2, rel=0.01)
 
 
+def test_a_score_looks_at_the_same_levels_and_noise_every_time():
+    drawing, images = Levels(Noising(), Flow()), torch.zeros(8, 2, 4, 4)
+    (t, eps), (again, same) = drawing.evenly(images), drawing.evenly(images)
+    assert t.tolist() == [62, 187, 312, 437, 562, 687, 812, 937] and torch.equal(t, again)
+    assert torch.equal(eps, same) and eps.shape == images.shape and eps.std() > 0.8
+
+
 @pytest.mark.parametrize(
     "options", [{"weight": "min-snr"}, {"weight": "p2"}, {"timesteps": "logit-normal"}]
 )

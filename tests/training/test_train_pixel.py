@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from diffusers import DDPMPipeline
 from PIL import Image
+from tiny import randomise
 
 import suffuse
 from suffuse.data.classes import DIGITS, DigitsStream, EmojiClasses, class_folders, digits
@@ -21,6 +23,7 @@ from suffuse.networks.pixel import ddpm
 from suffuse.systems.ddpm import DDPM
 from suffuse.systems.generate import pixels
 from suffuse.training.loop import train
+from suffuse.training.noising import Noising
 from suffuse.training.pixel import ddpm_stage
 from suffuse.training.pixel_presets import COSINE, DDPMS, PixelPreset
 
@@ -65,6 +68,34 @@ def test_the_loss_is_the_hybrid_one_where_the_variance_is_learned() -> None:
     want = hybrid(system.unet, batch.images, context, t, eps, system.reverse())
     assert torch.equal(system.loss(batch.images, batch.labels, t, eps), want)
     assert stage.score(stage.nets) > 0  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("weight", ["min-snr", "p2"])
+def test_levels_count_as_the_preset_says(weight: Literal["min-snr", "p2"]) -> None:
+    noising = Noising(weight=weight)
+    stage = ddpm_stage(replace(FEW, noising=noising), 0)
+    randomise(stage.system.unet, 1)  # fresh networks answer nothing: every loss is that of noise
+    batch = stage.batch(0, 8, 0)
+    got, _ = stage.loss(batch, torch.Generator().manual_seed(2))
+    draws = torch.Generator().manual_seed(2)
+    t, _ = stage.levels.draw(8, draws)
+    eps = stage.levels.noise(batch.images, draws)
+    plain = stage.system.loss(batch.images, batch.labels, t, eps)
+    snr = stage.system.sampling.schedule.alpha_bar[t]
+    snr = (snr / (1 - snr)).float()
+    want = plain * ((5 / snr).clamp(max=1) if weight == "min-snr" else 1 / (1 + snr))
+    assert torch.allclose(got, want.mean(), rtol=1e-4)
+    assert not torch.allclose(got, plain.mean(), rtol=0.01)
+    with pytest.raises(SuffuseError, match=r"^a learned variance .* leave noising\.weight at none"):
+        ddpm_stage(replace(DDPMS["digits-hybrid"], noising=noising), 0)
+
+
+@pytest.mark.parametrize("kind", ["learned", "learned_range"])
+def test_a_learned_variance_is_read_as_its_scheduler_says(kind: str) -> None:
+    system = ddpm_stage(replace(FEW, scheduler={**COSINE, "variance_type": kind}), 0).system
+    assert system.reverse().variance == kind and system.model.config.out_channels == 2
+    other = replace(system.model, scheduler={**COSINE, "_class_name": "DDIMScheduler"})
+    assert DDPM(other).reverse().variance == "small"
 
 
 def test_labels_are_left_out_at_random_and_the_same_again() -> None:

@@ -45,6 +45,10 @@ def generate(
     grid: Annotated[
         str | None, typer.Option(help="trailing, karras …; a wrong name lists all.")
     ] = None,
+    respacing: Annotated[
+        str | None,
+        typer.Option(help="250, ddim25 or 10,15,20: guided-diffusion's way to name the steps."),
+    ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")
     ] = None,
@@ -53,6 +57,17 @@ def generate(
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     rescale: Annotated[float | None, typer.Option(help="Guidance rescale, 0 to 1.")] = None,
     eta: Annotated[float | None, typer.Option(help="Fresh noise at each step, 0 to 1.")] = None,
+    guidance_interval: Annotated[
+        str | None,
+        typer.Option(help="LOW,HIGH: noise (sigma/alpha) between which guidance acts; else all."),
+    ] = None,
+    classifier: Annotated[
+        str | None,
+        typer.Option(help="FILE or folder of a classifier that guides as well, to PROMPT's class."),
+    ] = None,
+    classifier_scale: Annotated[
+        float | None, typer.Option(help="Of its gradient, 0 or more; 1 unless said.")
+    ] = None,
     clip_skip: Annotated[
         int | None, typer.Option(help="Last layers of the text encoder to leave out.")
     ] = None,

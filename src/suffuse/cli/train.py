@@ -65,6 +65,7 @@ def _train(
     """Train models from scratch."""
     if shown:
         from suffuse.cli.table import grid
+        from suffuse.training.adm_presets import ADMS, CLASSIFIERS
         from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
@@ -76,6 +77,8 @@ def _train(
             "latent": LATENTS,
             "ddpm": DDPMS,
             "score-sde": SCORE_SDES,
+            "adm": ADMS,
+            "classifier": CLASSIFIERS,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

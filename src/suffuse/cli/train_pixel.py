@@ -1,8 +1,9 @@
-"""`suffuse train ddpm` and `score-sde`: models of pixels."""
+"""`suffuse train ddpm`, `adm`, `classifier` and `score-sde`: models of pixels."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -25,6 +26,14 @@ from suffuse.cli.train import (
     with_config,
 )
 
+Labels = Annotated[
+    bool | None,
+    typer.Option(
+        "--labels/--no-labels",
+        help="Learn classes: the preset's, or with --data its folders. Default: the preset's.",
+    ),
+]
+
 
 def ddpm(
     output: Output,
@@ -34,13 +43,7 @@ def ddpm(
     config: Config = None,
     data: Data = None,
     stream: Streamed = False,
-    labels: Annotated[
-        bool | None,
-        typer.Option(
-            "--labels/--no-labels",
-            help="Learn classes: the preset's, or with --data its folders. Default: the preset's.",
-        ),
-    ] = None,
+    labels: Labels = None,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
@@ -53,24 +56,93 @@ def ddpm(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
     """
-    from suffuse.training import pixel, presets
+    from suffuse.training import presets
     from suffuse.training.pixel_presets import DDPMS
 
     chosen = with_config(presets.preset(DDPMS, preset), config)
     plan = planned(chosen.plan, steps, batch, workers, data)
-    asked: dict[str, str | bool | None] = {
-        "stage": "ddpm",
-        "preset": preset,
-        "data": data,
-        "stream": stream,
-        "labels": labels,
-        "init": None if init is None else str(init),
-    }
+    words = {"stage": "ddpm", "preset": preset}
+    asked = Asked(replace(chosen, plan=plan), words, output, seed, resume)
+    _run(asked, data, stream, labels, init)
+
+
+def adm(
+    output: Output,
+    preset: Annotated[
+        str, typer.Option(help="digits, emoji, imagenet64 …: `suffuse train --list` shows all.")
+    ] = "digits",
+    config: Config = None,
+    data: Data = None,
+    stream: Streamed = False,
+    labels: Labels = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    workers: Workers = None,
+    init: Init = None,
+    debug: Debug = False,
+) -> None:
+    """ADM: DDPM with the improved U-Net and a learned variance.
+
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
+    """
+    from suffuse.training import presets
+    from suffuse.training.adm_presets import ADMS
+
+    chosen = with_config(presets.preset(ADMS, preset), config)
+    plan = planned(chosen.plan, steps, batch, workers, data)
+    words = {"stage": "adm", "preset": preset}
+    asked = Asked(replace(chosen, plan=plan), words, output, seed, resume)
+    _run(asked, data, stream, labels, init)
+
+
+def _run(
+    asked: Asked, data: str | None, stream: bool, labels: bool | None, init: Path | None
+) -> None:
+    from suffuse.training import pixel
+
+    words = {"data": data, "stream": stream, "labels": labels, "init": init and str(init)}
     run_stage(
         lambda told, device: pixel.ddpm_stage(
-            chosen, seed, data=data, streaming=stream, labels=labels, init=init
+            asked.preset, asked.seed, data=data, streaming=stream, labels=labels, init=init
         ),
-        Asked(replace(chosen, plan=plan), asked, output, seed, resume),
+        replace(asked, words={**asked.words, **words}),
+    )
+
+
+def classifier(
+    output: Output,
+    preset: Annotated[
+        str, typer.Option(help="digits, emoji, imagenet64 …: `suffuse train --list` shows all.")
+    ] = "digits",
+    config: Config = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="A folder with one of pictures for each class. Default: the preset's."),
+    ] = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    workers: Workers = None,
+    init: Init = None,
+    debug: Debug = False,
+) -> None:
+    """A classifier of noisy pictures, to guide a model of the same preset's scheduler.
+
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --classifier`.
+    """
+    from suffuse.training import presets
+    from suffuse.training.adm_presets import CLASSIFIERS
+    from suffuse.training.classifier import classifier_stage
+
+    chosen = with_config(presets.preset(CLASSIFIERS, preset), config)
+    chosen = replace(chosen, plan=planned(chosen.plan, steps, batch, workers, data))
+    words = {"stage": "classifier", "preset": preset, "data": data, "init": init and str(init)}
+    run_stage(
+        lambda told, device: classifier_stage(chosen, seed, data=data, init=init),
+        Asked(chosen, words, output, seed, resume),
     )
 
 
@@ -100,14 +172,10 @@ def score_sde(
 
     chosen = with_config(presets.preset(SCORE_SDES, preset), config)
     plan = planned(chosen.plan, steps, batch, workers, data)
-    asked: dict[str, str | bool | None] = {
-        "stage": "score-sde",
-        "preset": preset,
-        "data": data,
-        "stream": stream,
-        "init": None if init is None else str(init),
-    }
+    words = {"stage": "score-sde", "preset": preset, "data": data, "stream": stream}
     run_stage(
         lambda told, device: score_sde_stage(chosen, seed, data=data, streaming=stream, init=init),
-        Asked(replace(chosen, plan=plan), asked, output, seed, resume),
+        Asked(
+            replace(chosen, plan=plan), {**words, "init": init and str(init)}, output, seed, resume
+        ),
     )

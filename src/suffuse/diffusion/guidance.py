@@ -68,12 +68,14 @@ def cfg(
     scale: float,
     rescale: float = 0.0,
     channels: int | None = None,
+    interval: tuple[float, float] | None = None,
 ) -> RawModel:
     """Classifier-free guidance, `null + scale * (cond - null)`, in one call for both.
 
     With `scale == 1` the null plays no part and nothing is computed for it; it may then be None.
     A null of one row serves every image. `rescale` is the phi of `rescaled`. Of a network that
     learns its variance only the first `channels` are guided: an extrapolated variance is none.
+    Outside an `interval` of sigma / alpha nothing is guided, see `within`.
 
     Raises `ValueError` when there is no null and the scale is not 1.
     """
@@ -97,7 +99,7 @@ def cfg(
             return guided
         return torch.cat((guided, answer[cond.batch :, channels:]), dim=1)
 
-    return raw
+    return raw if interval is None else within(raw, bind(net, cond), *interval)
 
 
 def rescaled(guided: Tensor, cond: Tensor, phi: float) -> Tensor:

@@ -149,6 +149,6 @@ def classifier(c: ClassifierConfig) -> Classifier:
     net = c.net
     down, mid, _ = adm_kit(net).descent(net.channels[0], net.channels, net.blocks)
     stem = nn.Conv2d(net.in_channels, net.channels[0], 3, padding=1)
-    time = LabelEmbedding(net.width, net.embedding)
+    time = LabelEmbedding(net.width, net.embedding, scale=net.label_scale)
     size = c.size if c.pool == "attention" else 0
     return Classifier(stem, time, down, mid, pooling(c), size)

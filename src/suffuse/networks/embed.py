@@ -27,7 +27,8 @@ def sinusoid(
 class LabelEmbedding(nn.Module):
     """Sinusoid, then a two-layer perceptron: label (B,) -> (B, out).
 
-    Its middle is as wide as its output, or `hidden`.
+    Its middle is as wide as its output, or `hidden`. The sinusoid is that of `scale` times the
+    label.
     """
 
     def __init__(
@@ -38,13 +39,15 @@ class LabelEmbedding(nn.Module):
         hidden: int | None = None,
         cos_first: bool = True,
         shift: float = 0.0,
+        scale: float = 1.0,
     ):
         super().__init__()
-        self.width, self.cos_first, self.shift = width, cos_first, shift
+        self.width, self.cos_first, self.shift, self.scale = width, cos_first, shift, scale
         self.fc1 = nn.Linear(width, hidden or out)
         self.fc2 = nn.Linear(hidden or out, out)
 
     def forward(self, label: Tensor) -> Tensor:
+        label = label.float() * self.scale
         wave = sinusoid(label, self.width, cos_first=self.cos_first, shift=self.shift)
         wave = wave.to(self.fc1.weight.dtype)
         return self.fc2(nn.functional.silu(self.fc1(wave)))

@@ -107,7 +107,14 @@ class Kit:
 
 
 def initialise(net: UNet) -> UNet:
-    """Prepares fresh weights for training: every residual branch and the head start at zero.
+    """Prepares fresh weights for training: every residual branch and the head start at zero."""
+    silence_branches(net)
+    silence(net.head.conv)
+    return net
+
+
+def silence_branches(net: nn.Module) -> None:
+    """Sets the last layer of every residual branch to zero.
 
     The network then begins as the identity between its skips (2105.05233, appendix; CompVis's
     `zero_module`), which is what lets it train at high rates.
@@ -119,8 +126,6 @@ def initialise(net: UNet) -> UNet:
             silence(module.proj_out)
         elif isinstance(module, (PixelAttention, FusedAttention)):
             silence(module.out)
-    silence(net.head.conv)
-    return net
 
 
 def silence(layer: nn.Conv2d | nn.Linear) -> None:

@@ -85,6 +85,7 @@ class ADMConfig:
     classes: int = 0  # 0: without labels
     scale_shift: bool = True  # adaptive group norm; otherwise the embedding is added
     res_resample: bool = True  # residual blocks change the resolution; otherwise convolutions do
+    label_scale: float = 1.0  # the network sees its label, a step of T, times this: 1000 / T or 1
     dropout: float = 0.0
 
     @property
@@ -96,7 +97,7 @@ def adm(c: ADMConfig) -> UNet:
     """The improved U-Net of Dhariwal and Nichol (2105.05233, section 3)."""
     down, mid, up = adm_kit(c).ladder(c.channels[0], c.channels, c.blocks)
     stem = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
-    time = LabelEmbedding(c.width, c.embedding)
+    time = LabelEmbedding(c.width, c.embedding, scale=c.label_scale)
     head = Head(c.channels[0], c.out_channels)
     return UNet(stem, time, down, mid, up, head, class_table(c.classes, c.embedding))
 

@@ -48,6 +48,17 @@ def embedding(given: Any) -> str:
     return _path(found, "embedding")
 
 
+def classifier(given: Any) -> str | None:
+    """A classifier's file or folder, or what `Request.to_json` wrote of one; None stays None.
+
+    Raises SuffuseError.
+    """
+    if given is None:
+        return None
+    found = _recorded(given, "classifier") if isinstance(given, Mapping) else given
+    return _path(found, "classifier")
+
+
 def listed(name: str, given: Any) -> Iterable[Any]:
     """The entries of a field that is a list. Raises SuffuseError if it is none."""
     if isinstance(given, (str, Mapping)) or not isinstance(given, Iterable):
@@ -94,7 +105,7 @@ def _recorded(given: Mapping[str, Any], what: str) -> Any:
 def _hash(path: str) -> str:
     """SHA-256 in hex of a file, or of the files in a folder by their names."""
     place = Path(path).expanduser()
-    files = sorted(p for p in place.iterdir() if p.is_file()) if place.is_dir() else [place]
+    files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
     digest = hashlib.sha256()
     try:
         for file in files:

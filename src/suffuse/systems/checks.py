@@ -34,6 +34,22 @@ def whole(name: str, value: Any, least: int, optional: bool) -> int | None:
     return found
 
 
+def interval(name: str, value: Any) -> tuple[float, float] | None:
+    """Two numbers, the first the smaller, or both in one text as "LOW,HIGH"; None stays None.
+
+    Raises SuffuseError.
+    """
+    if value is None:
+        return None
+    try:
+        low, high = map(float, value.split(",") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        raise SuffuseError(f"{name} must be two numbers LOW,HIGH, not {value!r}") from None
+    if not 0 <= low < high < math.inf:
+        raise SuffuseError(f"{name} needs 0 <= LOW < HIGH, not {low:g},{high:g}")
+    return low, high
+
+
 def number(
     name: str, value: Any, least: float, most: float = math.inf, optional: bool = False
 ) -> float | None:

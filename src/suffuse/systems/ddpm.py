@@ -33,6 +33,7 @@ from suffuse.networks.packing import pack
 from suffuse.networks.pixel import ADMConfig, DDPMConfig
 from suffuse.networks.unet import UNet
 from suffuse.systems import generate
+from suffuse.systems.classifier import NoisyClassifier, Steer, classifier_of
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import Job, Known
 from suffuse.systems.request import Progress, Request
@@ -43,6 +44,11 @@ from suffuse.weights.unet2d import open_unet2d
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+UNWEIGHTED = (
+    "a learned variance is trained by the hybrid loss, which has no weights: leave noising.weight "
+    "at none, or take a scheduler with a fixed variance"
+)
 
 
 def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
@@ -68,29 +74,40 @@ class DDPM:
         labels: tuple[Tensor, Tensor],
         guidance: float = 1.0,
         rescale: float = 0.0,
+        interval: tuple[float, float] | None = None,
+        steer: Steer | None = None,
     ) -> Iterator[Step]:
         """From x (B, C, H, W), of the grid's first level, to images (algorithm 2, or any sampler).
 
         labels: classes (B,) to draw, and those to steer away from; -1 is no class
+        interval: of sigma / alpha, outside which there is no guidance
+        steer: what else guides the denoiser, such as a classifier (`NoisyClassifier.steer`)
         """
         cond, null = (self.cond(ids) for ids in labels)
         told = x.shape[1] if sampling.learned_var else None
-        raw = cfg(self.unet, cond, null, guidance, rescale, told)
+        raw = cfg(self.unet, cond, null, guidance, rescale, told, interval)
         denoiser = sampling.bound(predict(raw, sampling.kind, sampling.learned_var))
+        if steer is not None:
+            denoiser = steer(denoiser)
         return SAMPLERS[sampling.sampler](denoiser, x, grid, noise, **sampling.options)
 
-    def loss(self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+    def loss(
+        self, x0: Tensor, labels: Tensor, t: Tensor, eps: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         """What training descends, (B,): L_simple (2006.11239, eq. 14), or with a learned variance
         L_hybrid (2102.09672, eq. 16).
 
-        `x0` and `eps` are (B, C, H, W), `labels` and the steps `t` (B,); -1 is no class.
+        `x0` and `eps` are (B, C, H, W), `labels`, the steps `t` and the `weight` of L_simple (B,);
+        label -1 is no class. Raises SuffuseError for a weight beside a learned variance.
         """
         context = self.unet.prepare(self.cond(labels))
         reverse = self.reverse()
         if reverse.learned:
+            if weight is not None:
+                raise SuffuseError(UNWEIGHTED)
             return hybrid(self.unet, x0, context, t, eps, reverse)
         level = self.sampling.schedule.at(t)
-        return simple(self.unet, x0, context, level, eps, self.sampling.kind)
+        return simple(self.unet, x0, context, level, eps, self.sampling.kind, weight)
 
     def reverse(self, limit: float | None = None) -> Reverse:
         """How the network's output is read as a reverse transition of `chain`.
@@ -98,9 +115,9 @@ class DDPM:
         The clean image on the way is clipped to [-limit, limit], unless that is None.
         """
         s = self.sampling
-        variance: Variance = (
-            "learned_range" if s.learned_var else s.options.get("variance", "small")
-        )
+        # Files of samplers that have no variance of their own may still tell that one was learned.
+        usual = "learned_range" if s.learned_var else "small"
+        variance: Variance = s.options.get("variance", usual)
         return Reverse(self.chain, s.kind, variance, limit)
 
     @cached_property
@@ -175,13 +192,14 @@ class DDPM:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.
 
         Raises SuffuseError for a class or a size that the model does not have, guidance without a
-        class, and what only text-to-image models can do.
+        class, a classifier that does not fit, and what only text-to-image models can do.
         """
         for name in ("loras", "embeddings", "clip_skip"):
             if getattr(request, name):
                 raise SuffuseError(f"{name} is for text-to-image models; {self.info.name} is none")
-        asked, away = self.classes.ids([request.prompt, request.negative]).tolist()
+        asked, away = self._labels(request).tolist()
         defaults, image = self.model.defaults, request.check().pictures()[0]
+        judge = self._classifier(request)
         if asked == NO_CLASS and (request.guidance not in (None, 1.0) or away != NO_CLASS):
             why = (
                 "name a class as the prompt" if self.model.classes else "this model has no classes"
@@ -193,15 +211,32 @@ class DDPM:
         width, height = generate.natural_size(image, size or (1, 1), self.factor)
         request = request.resolve(
             steps=defaults.steps or min(1000, self.sampling.schedule.T),
-            guidance=1.0 if asked == NO_CLASS else defaults.guidance or 1.0,
+            # A classifier guides instead, unless both are asked for.
+            guidance=1.0 if asked == NO_CLASS or judge else defaults.guidance or 1.0,
             sampler=self.sampling.sampler,
             width=width,
             height=height,
         )
         assert request.width and request.height
         generate.check_size(request.width, request.height, self.factor)
-        self._grid(request)
-        return request
+        if judge is not None:
+            judge.label(request.prompt)
+            judge.check_size(request.width, request.height)
+        return generate.counted(request, self._grid(request))
+
+    def _labels(self, request: Request) -> Tensor:
+        """The classes to draw and to steer away from, (2,); -1 is none."""
+        # A classifier guides a model without classes too: the prompt is then for it alone.
+        alone = request.classifier is not None and not self.model.classes
+        return self.classes.ids(["" if alone else request.prompt, request.negative])
+
+    def _classifier(self, request: Request) -> NoisyClassifier | None:
+        """The request's classifier. Raises SuffuseError where it does not fit this model."""
+        if request.classifier is None:
+            return None
+        found = classifier_of(request.classifier, self.device, self.dtype)
+        found.check(self.model, self.sampling.schedule, self.channels)
+        return found
 
     @property
     def factor(self) -> int:
@@ -210,14 +245,18 @@ class DDPM:
 
     def _job(self, request: Request) -> Job:
         assert request.width and request.height and request.guidance is not None
-        labels = self.classes.ids([request.prompt, request.negative])
-        sampling, guidance, rescale = self._sampling(request), request.guidance, request.rescale
+        labels, sampling = self._labels(request), self._sampling(request)
+        guided = (request.guidance, request.rescale, request.guidance_interval)
+        judge = self._classifier(request)
 
         def sampler(count: int) -> generate.Steps:
-            pair = (labels[:1].expand(count), labels[1:].expand(count))
+            pair, steer = (labels[:1].expand(count), labels[1:].expand(count)), None
+            if judge is not None:
+                wanted = torch.full((count,), judge.label(request.prompt), device=self.device)
+                steer = judge.steer(wanted, request.classifier_scale)
 
             def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
-                return self.sample(x, noise, grid, sampling, pair, guidance, rescale)
+                return self.sample(x, noise, grid, sampling, pair, *guided, steer)
 
             return steps
 

@@ -98,6 +98,7 @@ class ClassEncoder:
     """
 
     names: tuple[str, ...] = ()
+    owner: str = "this model"  # in messages
 
     def ids(self, prompts: Sequence[str]) -> Tensor:
         """Names or numbers of classes -> (B,) int64; "" is no class. Raises SuffuseError."""
@@ -107,7 +108,9 @@ class ClassEncoder:
         if not word:
             return NO_CLASS
         if not self.names:
-            raise SuffuseError(f"this model has no classes to choose {word!r} from: give no prompt")
+            raise SuffuseError(
+                f"{self.owner} has no classes to choose {word!r} from: give no prompt"
+            )
         known = [name.casefold() for name in self.names]
         if word.casefold() in known:
             return known.index(word.casefold())
@@ -115,7 +118,7 @@ class ClassEncoder:
             return int(word)
         shown = ", ".join(self.names[:6]) + (" ..." if len(known) > 6 else "")
         raise SuffuseError(
-            f"this model has no class {word!r}: its {len(known)} classes are {shown}, by name or "
+            f"{self.owner} has no class {word!r}: its {len(known)} classes are {shown}, by name or "
             f"by number from 0 to {len(known) - 1}"
         )
 

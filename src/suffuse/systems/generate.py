@@ -17,9 +17,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from suffuse.diffusion.chain import respaced_grid
 from suffuse.diffusion.grid import Grid, make_grid
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers.common import Step
+from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
 from suffuse.systems.request import Progress, Request
 from suffuse.weights.scheduler import Sampling
@@ -116,10 +118,22 @@ def sampling_of(request: Request, sampling: Sampling) -> Sampling:
 
 
 def grid_of(request: Request, sampling: Sampling, device: torch.device) -> Grid:
-    """The levels of a resolved request; from a picture, their last part."""
+    """The levels of a resolved request; from a picture, their last part. Raises SuffuseError."""
     assert request.steps is not None
-    grid = make_grid(sampling.schedule, request.steps, sampling.grid, device)
+    if request.respacing is None:
+        grid = make_grid(sampling.schedule, request.steps, sampling.grid, device)
+    else:
+        clamped = sampling.grid.terminal == "clamp"
+        schedule = sampling.schedule.finite() if clamped else sampling.schedule
+        if not isinstance(schedule, Discrete):
+            raise SuffuseError("respacing is for chains of steps; this model is a rectified flow")
+        grid = respaced_grid(schedule, request.respacing, device)
     return grid if request.image is None else grid.tail(request.strength)
+
+
+def counted(request: Request, grid: Grid) -> Request:
+    """The request with the number of steps that its respacing keeps."""
+    return request if request.respacing is None else replace(request, steps=grid.whole)
 
 
 def run(

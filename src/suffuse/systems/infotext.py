@@ -96,6 +96,11 @@ def describe(
         values["Clip skip"] = request.clip_skip + 1  # the web UI counts from 1
     values["Eta"] = request.eta
     values["CFG rescale"] = request.rescale or None
+    if request.guidance_interval is not None:
+        values["CFG interval"] = ",".join(_show(end) for end in request.guidance_interval)
+    if request.classifier is not None:
+        values["Classifier"] = request.classifier
+        values["Classifier scale"] = request.classifier_scale
     fields = {name: _show(value) for name, value in values.items() if value is not None}
     return Parameters(request.prompt, request.negative, fields)
 
@@ -117,6 +122,7 @@ def request_values(parameters: Parameters) -> dict[str, Any]:
         if not size:
             raise SuffuseError(f"the picture's Size is {fields['Size']!r}, which is not WxH")
         values["width"], values["height"] = int(size[1]), int(size[2])
+    values["guidance_interval"] = fields.get("CFG interval")
     values["sampler"] = fields.get("Sampler")  # `resolve` knows the web UI's names
     values["grid"] = _grid(fields.get("Schedule type"))
     return values

@@ -119,6 +119,8 @@ class LatentDiffusion:
         sampler, or pictures that do not fit.
         """
         parts, factor = self.parts, self.parts.autoencoder.config.factor
+        if request.classifier is not None:
+            raise SuffuseError(f"classifier is for models of pixels; {self.info.name} is none")
         if not request.prompt.strip():
             raise SuffuseError("the prompt is empty: say in a few words what to draw")
         image, _ = request.check().pictures()
@@ -133,7 +135,7 @@ class LatentDiffusion:
         )
         assert request.width and request.height
         generate.check_size(request.width, request.height, factor)
-        self._grid(request)
+        request = generate.counted(request, self._grid(request))
         self._text(request)
         if request.loras is None and self.loras:
             request = replace(request, loras=self.loras)
@@ -197,7 +199,14 @@ class LatentDiffusion:
         assert request.guidance is not None
         sampling = self._sampling(request)
         cond, null = self._text(request).pair([request.prompt] * count, [request.negative] * count)
-        raw = cfg(self.parts.unet, cond, null, request.guidance, request.rescale)
+        raw = cfg(
+            self.parts.unet,
+            cond,
+            null,
+            request.guidance,
+            request.rescale,
+            interval=request.guidance_interval,
+        )
         denoiser = sampling.bound(predict(raw, sampling.kind))
         return partial(SAMPLERS[sampling.sampler], denoiser, **sampling.options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,15 @@ import torch
 
 from suffuse.errors import SuffuseError
 from suffuse.systems import latent
+from suffuse.systems.adm import load_adm
 from suffuse.systems.ddpm import DDPM, load_ddpm
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
-from suffuse.systems.score_sde import ScoreSDE, is_score_sde, load_score_sde
+from suffuse.systems.score_sde import ScoreSDE, load_score_sde
+from suffuse.weights.containers import open_tensors
+from suffuse.weights.formats import recognise
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Place
+from suffuse.weights.pixel_folder import folder_family
 from suffuse.weights.unet2d import is_unet2d
 
 System = LatentDiffusion | DDPM | ScoreSDE
@@ -33,35 +37,64 @@ def load(
 ) -> System:
     """Opens a model: the bundled one without a path, a diffusers folder, a single file, a Hub name.
 
-    Text-to-image models come as `LatentDiffusion`, see `latent.load` for the arguments; folders of
-    a UNet2DModel as `DDPM`, to which only device and dtype apply; score SDEs as `ScoreSDE`, whose
-    `.pth` files need to be told their `config`, one of `networks.ncsnpp.PUBLISHED`. Raises
-    SuffuseError.
+    Text-to-image models come as `LatentDiffusion`, see `latent.load` for the arguments. Models of
+    pixels take device and dtype alone. Folders of a UNet2DModel and ADMs come as `DDPM`; the `.pt`
+    file of an ADM that nobody knows needs `heads`, which say how its attention is divided
+    (`weights.adm.Heads`). Score SDEs come as `ScoreSDE`; a `.pth` file needs `config`, one of
+    `networks.ncsnpp.PUBLISHED`. Raises SuffuseError.
     """
     source = path or os.environ.get("SUFFUSE_MODEL") or None
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    folder = None if source is None else locate_source(source, place)[0]
-    score_sde = folder is not None and is_score_sde(folder)
-    if folder is None or not (score_sde or (folder.is_dir() and is_unet2d(folder))):
+    where = None if source is None else locate_source(source, place)[0]
+    kind = None if where is None else kind_of(where)
+    if where is None or kind is None:
         return latent.load(path, device, dtype, loras=loras, embeddings=embeddings, **hints)
-    config, ema = (hints.pop(k, None) if score_sde else None for k in ("config", "ema"))
+    told = {name: hints.pop(name, None) for name in HINTS.get(kind, ())}
+    told = {name: value for name, value in told.items() if value is not None}
     added = {"loras": tuple(loras), "embeddings": tuple(embeddings), **hints}
     if given := [name for name, value in added.items() if value]:
-        raise SuffuseError(
-            f"{folder}: {', '.join(given)} is for text-to-image models, this is none"
-        )
-    if score_sde:
+        raise SuffuseError(f"{where}: {', '.join(given)} is for text-to-image models, this is none")
+    if kind == "NCSNpp" and dtype == "auto":
         # Half precision cannot tell the last noise levels apart: it is used only if asked for.
-        exact = Place(chosen, torch.float32) if dtype == "auto" else place
-        return load_score_sde(folder, exact, config, ema is not False)
-    return load_ddpm(folder, place)
+        place = Place(chosen, torch.float32)
+    if kind not in LOADERS:
+        raise SuffuseError(f"{where}: {NO_SYSTEMS[kind]}")
+    return LOADERS[kind](where, place, **told)
+
+
+LOADERS: dict[str, Callable[..., System]] = {
+    "DDPM": load_ddpm,
+    "ADM": load_adm,
+    "NCSNpp": load_score_sde,
+}
+HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema")}
+NO_SYSTEMS = {
+    "Classifier": "is a classifier and draws nothing itself: guide another model with it, as "
+    "classifier of a request",
+    "SR3": "enlarges pictures and draws none: use suffuse upscale",
+}
+_FILES = {
+    "U-Net (guided-diffusion)": "ADM",
+    "U-Net (original)": "ADM",
+    "noisy classifier (guided-diffusion)": "Classifier",
+    "NCSN++ or DDPM++ (score_sde)": "NCSNpp",
+}
+
+
+def kind_of(path: Path) -> str | None:
+    """Which kind of pixel-space model it is: the class in its folder, or what its weights' names
+    say; None for all others. Raises SuffuseError for a file that cannot be read."""
+    if path.is_dir():
+        return "DDPM" if is_unet2d(path) else folder_family(path)
+    found = recognise(open_tensors(path))
+    return None if found is None else _FILES.get(found.name)
 
 
 def draws_unasked(source: str | None) -> bool:
     """Whether the model of that name may draw without a prompt; of one on the Hub, who knows."""
     source = source or os.environ.get("SUFFUSE_MODEL") or None
-    folder = Path(source or ".").expanduser()
-    if source is None or not folder.exists():
-        return source is not None
-    return is_score_sde(folder) or (folder.is_dir() and is_unet2d(folder))
+    if source is None:
+        return False
+    path = Path(source).expanduser()
+    return not path.exists() or kind_of(path) is not None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suffuse.errors import SuffuseError
 from suffuse.systems import additions
-from suffuse.systems.checks import number, text, whole
+from suffuse.systems.checks import interval, number, text, whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,6 +70,11 @@ class Request:
     # FILE or FILE:SCALE, merged into the model; None = those it was opened with
     loras: tuple[additions.LoraFile, ...] | None = None
     embeddings: tuple[str, ...] | None = None  # files of learned words; None as above
+    respacing: str | None = None  # the steps of "250", "ddim25" or "10,15,20", without a grid
+    # Levels of noise, sigma / alpha, between which guidance acts: arXiv:2404.07724, section 3
+    guidance_interval: tuple[float, float] | None = None
+    classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
+    classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
@@ -80,6 +85,9 @@ class Request:
         put("guidance", number("guidance", self.guidance, 0.0, optional=True))
         put("eta", number("eta", self.eta, 0.0, optional=True))
         put("rescale", number("rescale", self.rescale, 0.0, 1.0))
+        put("guidance_interval", interval("guidance_interval", self.guidance_interval))
+        put("classifier", additions.classifier(self.classifier))
+        put("classifier_scale", number("classifier_scale", self.classifier_scale, 0.0))
         put("strength", number("strength", self.strength, 0.0, 1.0))
         if self.strength == 0:
             raise SuffuseError("strength must be above 0 and at most 1, not 0")
@@ -88,6 +96,10 @@ class Request:
             text("sampler", self.sampler)
         if self.grid is not None and self.grid not in GRIDS:
             raise SuffuseError(f"unknown grid {self.grid!r}: choose one of {', '.join(GRIDS)}")
+        if self.respacing is not None:
+            text("respacing", self.respacing)
+            if self.grid is not None:
+                raise SuffuseError("respacing and grid both say which steps to take: give one")
         for name in ("image", "mask"):
             _picture(name, getattr(self, name))
         for name, one in _ADDITIONS.items():
@@ -110,6 +122,8 @@ class Request:
             additions.check_file(lora.path, "LoRA")
         for embedding in self.embeddings or ():
             additions.check_file(embedding, "embedding")
+        if self.classifier is not None:
+            additions.check_file(self.classifier, "classifier")
         self.pictures()
         return self
 
@@ -162,6 +176,8 @@ class Request:
             found["loras"] = known
         if self.embeddings is not None:
             found["embeddings"] = [additions.fingerprint(path) for path in self.embeddings]
+        if self.classifier is not None:
+            found["classifier"] = additions.fingerprint(self.classifier)
         return found
 
     @classmethod

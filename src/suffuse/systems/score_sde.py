@@ -41,9 +41,9 @@ from suffuse.systems.request import Progress, Request, open_picture
 from suffuse.systems.sde_steps import check_sampler, flow_steps, grid_of, sde_grid
 from suffuse.weights.parts import Info, Place
 from suffuse.weights.pixel import PixelModel
-from suffuse.weights.pixel_folder import folder_family, open_pixel
+from suffuse.weights.pixel_folder import open_pixel
 from suffuse.weights.score_scheduler import Process, read_process
-from suffuse.weights.score_sde import is_checkpoint, open_published
+from suffuse.weights.score_sde import open_published
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -69,11 +69,6 @@ def load_score_sde(
     if config is not None:
         raise SuffuseError(f"{path}: a folder says its configuration itself: leave config out")
     return ScoreSDE(open_pixel(path, place))
-
-
-def is_score_sde(path: Path) -> bool:
-    """Whether `load_score_sde` is for this folder or file."""
-    return folder_family(path) == "NCSNpp" if path.is_dir() else is_checkpoint(path)
 
 
 @dataclass(frozen=True, eq=False)
@@ -374,6 +369,9 @@ def _check_plain(request: Request, name: str) -> None:
     for field in ("loras", "embeddings", "clip_skip"):
         if getattr(request, field):
             raise SuffuseError(f"{field} is for text-to-image models; {name} is none")
+    for field in ("classifier", "guidance_interval", "respacing"):
+        if getattr(request, field):
+            raise SuffuseError(f"{field} is for models of a chain of steps; {name} is none")
     ClassEncoder().ids([request.prompt, request.negative])
     if request.guidance not in (None, 1.0):
         raise SuffuseError(

@@ -78,14 +78,12 @@ class LatentStage:
         unet: Any = nets["unet"].eval()
         tower: Any = nets["text"].eval()
         text, schedule = TextEncoder(self.text.tokenizer, tower), self.levels.schedule
-        device, count = next(unet.parameters()).device, len(self.held_out.ids)
-        raw, generator = self.held_out.images, torch.Generator().manual_seed(0)
-        noise = torch.randn(raw.shape, generator=generator)
-        steps = (torch.arange(count) + 0.5) / count * schedule.T
+        raw, device = self.held_out.images, next(unet.parameters()).device
+        steps, noise = self.levels.evenly(raw)
         losses = []
-        for rows in torch.arange(count).split(AT_ONCE):
+        for rows in torch.arange(len(raw)).split(AT_ONCE):
             x0, eps = (raw[rows] * self.scale).to(device), noise[rows].to(device)
             context = unet.prepare(text.embed(self.held_out.ids[rows]))
-            level = schedule.at(steps[rows].long().to(device))
+            level = schedule.at(steps[rows].to(device))
             losses.append(simple(unet, x0, context, level, eps, self.kind))
         return torch.cat(losses).mean().item()

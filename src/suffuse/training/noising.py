@@ -101,6 +101,12 @@ class Levels(nn.Module):
         shift = normal((*like.shape[:2], 1, 1), generator).to(like)
         return offset_noise(eps, shift, self.noising.offset)
 
+    def evenly(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """For a score: timesteps (B,) int64 evenly over the schedule and noise (B, C, H, W), on the
+        CPU; for as many images as `like` has they are the same every time."""
+        t = ((torch.arange(len(like)) + 0.5) / len(like) * self.T).long()
+        return t, torch.randn(like.shape, generator=torch.Generator().manual_seed(0))
+
     def losses_of(
         self,
         net: Network[Context],

@@ -1,4 +1,4 @@
-"""DDPM's stage: pictures, with a share of their labels left out where they have any."""
+"""DDPM's and ADM's stage: pictures, with a share of their labels left out where they have any."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from suffuse.data.stream import Examples, Stream
 from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import initialise
-from suffuse.networks.pixel import ddpm
-from suffuse.systems.ddpm import DDPM
-from suffuse.systems.encoders import NO_CLASS
+from suffuse.networks.pixel import DDPMConfig, adm, ddpm
+from suffuse.systems.adm import open_adm_model
+from suffuse.systems.ddpm import DDPM, UNWEIGHTED
+from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import pixels
 from suffuse.systems.request import Request
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.noising import Levels, Noising
-from suffuse.training.pixel_presets import PixelPreset
+from suffuse.training.pixel_presets import ClassifierPreset, PixelPreset
 from suffuse.training.score_sde_presets import ScorePreset
 from suffuse.training.stages import opened, take
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.pixel import PixelModel
 from suffuse.weights.save import save_pixel
+from suffuse.weights.scheduler import from_config
 from suffuse.weights.unet2d import open_unet2d
 
 AT_ONCE = 64  # held-out pictures that go through the network together
@@ -58,7 +60,12 @@ class PixelStage:
         held_out: Stream | None = None,
         export: Callable[[DDPM, Path], None] = lambda system, folder: None,
     ):
-        """held_out: pictures that tell which checkpoint is best"""
+        """held_out: pictures that tell which checkpoint is best
+
+        Raises SuffuseError where levels are weighted and the variance is learned.
+        """
+        if noising is not None and noising.weight != "none" and system.reverse().learned:
+            raise SuffuseError(UNWEIGHTED)
         self.system, self.stream, self.dropout = system, stream, dropout
         self.levels = Levels(noising or Noising(), system.sampling.schedule)
         self.nets = nn.ModuleDict({"unet": system.unet, "levels": self.levels})
@@ -74,7 +81,9 @@ class PixelStage:
         x0 = batch.images.to(memory_format=torch.channels_last)
 
         def objective(t: Tensor, eps: Tensor) -> Tensor:
-            return self.system.loss(x0, batch.labels, t, eps)
+            sampling = self.system.sampling
+            weight = self.levels.weight(sampling.schedule.at(t), sampling.kind)
+            return self.system.loss(x0, batch.labels, t, eps, weight)
 
         return self.levels.of(objective, x0, generator).mean(), {}
 
@@ -85,8 +94,7 @@ class PixelStage:
             return None
         system = self._of(nets)
         images, labels = self._tensors(self.held_out.batch(0, HELD_OUT, 0))
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
-        steps = ((torch.arange(len(images)) + 0.5) / len(images) * self.levels.T).long()
+        steps, noise = self.levels.evenly(images)
         losses = [
             system.loss(*(each[rows].to(system.device) for each in (images, labels, steps, noise)))
             for rows in torch.arange(len(images)).split(AT_ONCE)
@@ -110,9 +118,13 @@ class PixelStage:
         return self.system.holding(unet)
 
     def _tensors(self, found: Examples) -> Batch:
-        encoder = self.system.classes
-        labels = encoder.ids(found.captions if encoder.names else [""] * len(found.captions))
-        return Batch(pixels(found.pictures, self.system.channels), labels)
+        return labelled(found, self.system.classes, self.system.channels)
+
+
+def labelled(found: Examples, classes: ClassEncoder, channels: int) -> Batch:
+    """Pictures whose captions name their classes; of no class where there are none."""
+    labels = classes.ids(found.captions if classes.names else [""] * len(found.captions))
+    return Batch(pixels(found.pictures, channels), labels)
 
 
 def row(pictures: list[Image.Image]) -> np.ndarray:
@@ -131,7 +143,7 @@ def ddpm_stage(
     labels: bool | None = None,
     init: Path | None = None,
 ) -> PixelStage:
-    """The DDPM of `preset`, ready to train.
+    """The DDPM or ADM of `preset`, ready to train.
 
     data: pictures that `open_stream` finds; None for the preset's own
     labels: whether classes are learned: those of the preset's own data (unless False), or the
@@ -142,15 +154,18 @@ def ddpm_stage(
     """
     stream, held_out, classes = streams(preset, data, streaming, labels)
     torch.manual_seed(seed)
+    learned = from_config(preset.scheduler).learned_var
     config = replace(
         preset.unet,
-        out_channels=preset.unet.in_channels * (2 if preset.learned else 1),
+        out_channels=preset.unet.in_channels * (2 if learned else 1),
         classes=len(classes),
     )
-    unet = initialise(ddpm(config))
+    plain = isinstance(config, DDPMConfig)
+    unet = initialise(ddpm(config) if isinstance(config, DDPMConfig) else adm(config))
     channels_last(unet)
     if init is not None:
-        take(unet, open_unet2d(init).unet, init, "U-Net")
+        given = open_unet2d(init) if plain else open_adm_model(init)
+        take(unet, given.unet, init, "U-Net")
     size = (preset.preprocess.size, preset.preprocess.size)
     system = DDPM(
         PixelModel(
@@ -181,7 +196,10 @@ def ddpm_stage(
 
 
 def streams(
-    preset: PixelPreset | ScorePreset, data: str | None, streaming: bool, labels: bool | None
+    preset: PixelPreset | ClassifierPreset | ScorePreset,
+    data: str | None,
+    streaming: bool,
+    labels: bool | None,
 ) -> tuple[Stream, Stream | None, tuple[str, ...]]:
     """The pictures, some that are held out, and the names of their classes."""
     if data is not None and labels:

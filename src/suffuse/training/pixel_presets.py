@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from suffuse.data.emoji import World
 from suffuse.data.preprocess import Preprocess
-from suffuse.networks.pixel import DDPMConfig
+from suffuse.networks.classifier import Pooling
+from suffuse.networks.pixel import ADMConfig, DDPMConfig
 from suffuse.training.noising import Noising
 from suffuse.training.plan import Plan
 from suffuse.training.presets import GOAL, Target
@@ -31,11 +32,11 @@ COSINE: Mapping[str, Any] = {**LINEAR, "beta_schedule": "squaredcos_cap_v2"}
 
 @dataclass(frozen=True)
 class PixelPreset:
-    """A DDPM. A scheduler whose `variance_type` is "learned_range" trains the hybrid loss
+    """A DDPM or an ADM. A scheduler whose `variance_type` is "learned_range" trains the hybrid loss
     (2102.09672, eq. 16) and doubles the channels that come out."""
 
     about: str
-    unet: DDPMConfig  # its classes are those of the data
+    unet: DDPMConfig | ADMConfig  # its classes are those of the data
     plan: Plan
     data: Literal["digits", "emoji"] | None = None  # where none are named; None: they must be
     world: World = field(default_factory=World)  # of the emoji
@@ -47,10 +48,20 @@ class PixelPreset:
     guidance: float = 2.0
     target: Target | None = None
 
-    @property
-    def learned(self) -> bool:
-        """Whether the network tells the variance."""
-        return self.scheduler.get("variance_type") in ("learned", "learned_range")
+
+@dataclass(frozen=True)
+class ClassifierPreset:
+    """A classifier of noisy pictures. Its `scheduler` is that of the models that it can guide."""
+
+    about: str
+    net: ADMConfig  # the U-Net whose way down it is
+    plan: Plan
+    data: Literal["digits", "emoji"] | None = None
+    world: World = field(default_factory=World)
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    pool: Pooling = "attention"
+    scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(COSINE))
+    target: Target | None = None
 
 
 DIGITS = PixelPreset(

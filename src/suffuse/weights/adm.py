@@ -14,15 +14,17 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.classifier import Classifier, ClassifierConfig, Pooling, classifier
 from suffuse.networks.pixel import ADMConfig, adm
 from suffuse.networks.unet import UNet
-from suffuse.weights.adm_presets import published
+from suffuse.weights.adm_presets import published, scheduler
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.first_stage import count, shape
 from suffuse.weights.maps.adm import adm_classifier, adm_unet
-from suffuse.weights.parts import Info, Place, build, files_of
+from suffuse.weights.parts import Defaults, Info, Place, build, files_of
 from suffuse.weights.pixel import PixelModel, check_groups
 from suffuse.weights.tensorfile import TensorFile
 
 HEAD_WIDTH = 64  # guided-diffusion's classifiers have no other
+UPSAMPLES = 6  # channels in: x, and beside it the picture that is enlarged
+STEPS = 250  # that guided-diffusion's README samples with
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,9 @@ def open_adm(
 ) -> PixelModel[UNet]:
     """The U-Net of a guided-diffusion or improved-diffusion file, upsamplers among them.
 
+    Its schedule and its size are those of the published model with these shapes; any other is
+    taken for one of the usual schedule, a thousand linear steps, and of unknown size.
+
     Raises SuffuseError naming what is missing or unknown, for a file that is none, and where heads
     are neither told nor known.
     """
@@ -76,10 +81,12 @@ def open_adm(
         raise SuffuseError(f"{file.path}: is {what}, not a diffusion model")
     config = unet_shape(file)
     known = published(config)
+    pixels = config.in_channels if config.in_channels != UPSAMPLES else UPSAMPLES // 2
     if heads is not None:
         config, new_order = heads.divide(config, str(file.path)), heads.new_order
     elif known is not None:
-        config, new_order = known.config, known.new_order
+        scale = 1000 / known.steps if known.rescaled else 1.0
+        config, new_order = replace(known.config, label_scale=scale), known.new_order
     else:
         raise SuffuseError(
             f"{file.path}: has the shapes of no published model, and a file does not say how many "
@@ -90,6 +97,10 @@ def open_adm(
         config=config,
         info=Info(file.path.stem, "guided-diffusion", file.path, files_of(file)),
         published=known.names[0] if known else None,
+        scheduler=scheduler(known, learned=config.out_channels == 2 * pixels),
+        size=(known.size, known.size) if known else None,
+        classes=tuple(map(str, range(config.classes))),  # names are not in the file
+        defaults=Defaults(steps=STEPS),
     )
 
 

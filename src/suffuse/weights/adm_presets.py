@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from suffuse.networks.pixel import ADMConfig
 
@@ -138,10 +139,29 @@ PUBLISHED = (
 )  # fmt: skip
 
 
+USUAL = 1000  # steps, of a linear schedule, where nothing is known
+
+
+def scheduler(row: Published | None, learned: bool) -> dict[str, Any]:
+    """diffusers' `scheduler_config.json` of a row's training; the usual one of no row."""
+    steps = row.steps if row else USUAL
+    cosine = row is not None and row.schedule == "cosine"
+    return {
+        "_class_name": "DDPMScheduler",
+        "num_train_timesteps": steps,
+        "beta_schedule": "squaredcos_cap_v2" if cosine else "linear",
+        "beta_start": 0.1 / steps,  # DDPM's ends, for its thousand steps
+        "beta_end": 20 / steps,
+        "variance_type": "learned_range" if learned else "fixed_large",
+        "clip_sample": True,
+        "timestep_spacing": "leading",
+    }
+
+
 def published(shape: ADMConfig) -> Published | None:
     """The row with these shapes, or None; heads are not compared."""
 
     def visible(c: ADMConfig) -> ADMConfig:
-        return replace(c, heads=(), up_heads=None, dropout=0.0)
+        return replace(c, heads=(), up_heads=None, dropout=0.0, label_scale=1.0)
 
     return next((row for row in PUBLISHED if visible(row.config) == visible(shape)), None)

@@ -21,7 +21,7 @@ from suffuse.networks.ncsnpp import NCSNpp, NCSNppConfig
 from suffuse.networks.pixel import ADMConfig, SR3Config, adm, sr3
 from suffuse.weights.containers import find_weights, open_tensors
 from suffuse.weights.fields import configured, numbers, plain
-from suffuse.weights.folder import INDEX, read_json, read_own
+from suffuse.weights.folder import INDEX, OWN, read_json, read_own
 from suffuse.weights.mapping import KeyMap
 from suffuse.weights.maps.adm import adm_classifier, adm_unet
 from suffuse.weights.maps.score_sde import score_sde
@@ -76,6 +76,13 @@ def open_pixel(folder: str | PathLike[str], place: Place | None = None) -> Pixel
     size = numbers(raw, "sample_size", (1, 1), str(where)) if "sample_size" in raw else None
     fields = {k: v for k, v in raw.items() if k not in ("_class_name", "sample_size")}
     config, own = configured(family.fresh, fields, str(where)), read_own(folder)
+    classes = own.classes
+    if isinstance(config, ADMConfig | ClassifierConfig):
+        classes = classes or tuple(map(str, range(config.classes)))
+        if len(classes) != config.classes:
+            raise SuffuseError(
+                f"{folder / OWN}: names {len(classes)} classes, the network has {config.classes}"
+            )
     file = open_tensors(find_weights(folder / "unet", variant=precision(place)))
     return PixelModel(
         unet=build(lambda: family.network(config), family.keys(config), file, place),
@@ -83,7 +90,7 @@ def open_pixel(folder: str | PathLike[str], place: Place | None = None) -> Pixel
         info=Info(folder.resolve().name, "model folder", folder, files_of(file)),
         scheduler=read_json(folder / SCHEDULER) if (folder / SCHEDULER).is_file() else {},
         size=None if size is None else (size[0], size[-1]),
-        classes=own.classes,
+        classes=classes,
         defaults=own.defaults,
     )
 

@@ -137,7 +137,7 @@ _VARIANCES = {
     "fixed_small_log": "small",
     "fixed_large": "large",
     "fixed_large_log": "large",
-    "learned": "learned_range",
+    "learned": "learned",  # its logarithm, as in improved DDPM; diffusers takes the root of it
     "learned_range": "learned_range",
 }
 # Names of other solvers that diffusers takes for its own default, and so do we.

@@ -11,7 +11,6 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.ncsnpp import PUBLISHED, NCSNpp, NCSNppConfig
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.fields import Json
-from suffuse.weights.formats import recognise
 from suffuse.weights.maps.score_sde import score_sde
 from suffuse.weights.parts import Info, Place, build, files_of
 from suffuse.weights.pixel import PixelModel
@@ -44,14 +43,6 @@ _SCHEDULERS: Mapping[str, Json] = {
 def scheduler_of(name: str) -> Json:
     """The scheduler file of a published configuration."""
     return _SCHEDULERS.get(name) or _SCHEDULERS[name.partition("/")[0]]
-
-
-def is_checkpoint(path: Path) -> bool:
-    """Whether `open_published` is for this file."""
-    if path.suffix not in (".pth", ".pt") or not path.is_file():
-        return False
-    found = recognise(open_tensors(path))
-    return found is not None and found.name == FORMAT
 
 
 def open_published(
