@@ -68,12 +68,14 @@ def _train(
         from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
+        from suffuse.training.sr3_presets import SR3S
 
         rows = []
         tables: dict[str, Any] = {
             "autoencoder": AUTOENCODERS,
             "latent": LATENTS,
             "ddpm": DDPMS,
+            "sr3": SR3S,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():
