@@ -8,7 +8,17 @@ import typer
 from typer.core import TyperGroup
 
 import suffuse
-from suffuse.cli import console, data, evaluate, finetune, generate, inspect, train, train_pixel
+from suffuse.cli import (
+    console,
+    data,
+    evaluate,
+    finetune,
+    generate,
+    inspect,
+    train,
+    train_pixel,
+    upscale,
+)
 
 
 class Group(TyperGroup):
@@ -48,6 +58,7 @@ def _suffuse(
 
 
 app.command("generate")(generate.generate)
+app.command("upscale")(upscale.upscale)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
 train.app.command("ddpm")(train_pixel.ddpm)

@@ -81,7 +81,7 @@ class SuperResolution:
         sampling: Sampling,
         labels: Tensor | None = None,
     ) -> Iterator[Step]:
-        """From x (B, 3, H, W), of the grid's first level, to pictures (algorithm 2, or any sampler).
+        """From x (B, 3, H, W), of the grid's first level, to pictures (algorithm 2, or another).
 
         labels: classes (B,), for models that know some
         """
@@ -210,6 +210,11 @@ class SuperResolution:
     def holding(self, unet: UNet) -> SuperResolution:
         """The same system around another network of this shape."""
         return replace(self, model=replace(self.model, unet=unet))
+
+    def drawing_by(self, inference: Inference) -> SuperResolution:
+        """The same system with another schedule to draw with. Raises SuffuseError."""
+        enlarging = replace(self.enlarging, inference=inference)
+        return replace(self, model=replace(self.model, enlarging=enlarging))
 
     # ---- how many steps, on which schedule -----------------------------------------------------
 

@@ -14,8 +14,8 @@ from suffuse.training.plan import Plan
 from suffuse.training.presets import GOAL, Target
 from suffuse.weights.pixel import Enlarging, Inference
 
-# The paper's variance is that of the forward step (2104.07636, eq. 11). Its figures for the training
-# schedule are the public implementation's: the paper gives none.
+# The variance is the paper's, that of the forward step (2104.07636, eq. 11), the betas are those of
+# the public implementation: the paper gives none.
 LINEAR: Mapping[str, Any] = {
     "_class_name": "DDPMScheduler",
     "num_train_timesteps": 2000,
