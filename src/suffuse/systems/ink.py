@@ -45,13 +45,14 @@ class Ink:
     def onto(self, large: Image) -> Image:
         """`large` (RGB), an enlarged `colours`, as grey and as transparent as the picture was.
 
-        The opacity is enlarged by Lanczos, and what was seen of the white behind it is taken out.
+        The opacity is enlarged by a filter that makes no halos; what was seen of the white behind
+        it is taken out.
         """
         from PIL import Image
 
         if self.opacity is None:
             return large.convert("L") if self.grey else large
-        opacity = self.opacity.resize(large.size, Image.Resampling.LANCZOS)
+        opacity = self.opacity.resize(large.size, Image.Resampling.HAMMING)
         share = np.asarray(opacity, np.float32)[..., None] / 255  # (H, W, 1)
         seen = np.asarray(large, np.float32)
         pure = (seen - 255 * (1 - share)) / np.maximum(share, 1 / 255)

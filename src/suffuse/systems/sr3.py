@@ -28,10 +28,8 @@ from suffuse.diffusion.schedule import Discrete, Level, betas
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ADMConfig, SR3Config
 from suffuse.networks.unet import UNet
-from suffuse.systems import generate
-from suffuse.systems.encoders import NO_CLASS, ClassEncoder
-from suffuse.systems.generate import Job
-from suffuse.systems.ink import Ink
+from suffuse.systems import generate, sr3_request
+from suffuse.systems.encoders import ClassEncoder
 from suffuse.systems.request import Progress, Request
 from suffuse.systems.tiles import Group, Tiling, jointly
 from suffuse.weights.parts import Info
@@ -116,8 +114,9 @@ class SuperResolution:
     def enlarged(self, low: Tensor) -> Tensor:
         """The low resolution brought to size by the filter, (B, 3, H, W) in [-1, 1]."""
         size = [self.factor * side for side in low.shape[-2:]]
-        how = self.enlarging.filter
-        return interpolate(low, size, mode=how, antialias=how == "bicubic").clamp(-1, 1)
+        if self.enlarging.filter == "bilinear":
+            return interpolate(low, size, mode="bilinear")
+        return interpolate(low, size, mode="bicubic", antialias=True).clamp(-1, 1)  # as Pillow's
 
     # ---- a residual in place of the picture, where the model has one ---------------------------
 
@@ -262,7 +261,7 @@ class SuperResolution:
         self, request: Request, *, noise: Tensor | None = None, together: int = 1
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        yield from generate.stream(self._job(self.resolve(request)), noise, together)
+        yield from generate.stream(sr3_request.job(self, self.resolve(request)), noise, together)
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, a checked picture.
@@ -270,58 +269,7 @@ class SuperResolution:
         Raises SuffuseError where there is no picture or it is too small, for a class that the model
         does not have, and for what an upscaler cannot do.
         """
-        for name in ("loras", "embeddings", "clip_skip", "mask", "negative", "guidance", "rescale"):
-            if getattr(request, name):
-                raise SuffuseError(f"{name} is not for upscalers, and {self.info.name} is one")
-        if request.image is None:
-            raise SuffuseError(f"{self.info.name} is an upscaler: name the image to enlarge")
-        if bool(self.classes.names) and int(self.classes.ids([request.prompt])) == NO_CLASS:
-            raise SuffuseError(f"{self.info.name} enlarges by class: name one as the prompt")
-        self.classes.ids([request.prompt])
-        request.check()
-        width, height = Ink.of(request.image).size
-        if min(width, height) < self.least:
-            raise SuffuseError(
-                f"the picture is {width} x {height} pixels, and {self.info.name} takes "
-                f"{self.least} x {self.least} or more"
-            )
-        grown = {"width": self.factor * width, "height": self.factor * height}
-        for name, side in grown.items():
-            if getattr(request, name) not in (None, side):
-                raise SuffuseError(f"this model enlarges {self.factor} times: its {name} is {side}")
-        request = request.resolve(steps=self.steps, sampler=self.sampling.sampler, **grown)
-        self._grid(replace(request, strength=1.0))
-        return replace(request, strength=1.0)
-
-    def _job(self, request: Request) -> Job:
-        assert request.width and request.height and request.image is not None
-        ink = Ink.of(request.image)
-        low = generate.to_tensor(ink.colours).to(self.device)
-        sampling = generate.sampling_of(request, self.sampling)
-        ids = self.classes.ids([request.prompt]) if self.classes.names else None
-
-        def sampler(count: int) -> generate.Steps:
-            labels = None if ids is None else ids.expand(count)
-
-            def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
-                many = low.expand(count, -1, -1, -1)
-                return self.sample(x, many, noise, grid, sampling, labels)
-
-            return steps
-
-        return Job(
-            request,
-            (3, request.height, request.width),
-            self.device,
-            self._grid(request),
-            sampler,
-            lambda noise: None,
-            lambda x: ink.onto(generate.to_picture(x[0])),
-        )
-
-    def _grid(self, request: Request) -> Grid:
-        assert request.steps is not None
-        return self.grid(request.steps, generate.sampling_of(request, self.sampling))
+        return sr3_request.resolved(self, request)
 
 
 def drawn_by(inference: Inference) -> Discrete:
