@@ -21,7 +21,7 @@ from suffuse.networks.pixel import sr3
 from suffuse.systems.generate import pixels
 from suffuse.systems.sr3 import SuperResolution
 from suffuse.training.autoencoder import contact_sheet
-from suffuse.training.draw import normal, uniform
+from suffuse.training.draw import normal, share
 from suffuse.training.sr3_presets import SR3Preset
 from suffuse.training.stages import opened, take
 from suffuse.weights.parts import Defaults, Info
@@ -67,8 +67,8 @@ class SR3Stage:
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images = batch.images.to(memory_format=torch.channels_last)
-        # Every process spreads the places of the whole batch, and takes its share of them.
-        places = spread(uniform((len(images),), generator)).to(images.device)
+        total, rows = share(generator, len(images))
+        places = spread(torch.rand(total, generator=generator))[rows].to(images.device)
         eps = normal(images.shape, generator).to(images)
         level = self._level(places)
         return self.system.loss(images, batch.low, level, eps, self.power).mean(), {}
