@@ -143,6 +143,20 @@ SR3S = {
         crop=512,
         preprocess=Preprocess(size=512, flip=0.5),
     ),
+    "ffhq-256-1024": SR3Preset(
+        "SR3's of faces, 119 M, 256 -> 1024 px",
+        SR3Config(
+            width=16,
+            channels=(16, 32, 64, 128, 256, 512, 512, 512),
+            attends=(False,) * 8,
+            groups=16,
+        ),
+        _PLAN,
+        Enlarging(4, inference=_DRAWN),
+        crop=1024,
+        preprocess=Preprocess(size=1024, flip=0.5),
+        shrinking=Shrinking(blurred=0.5),
+    ),
     "imagenet-64-256": SR3Preset(
         "SR3's of ImageNet, 565 M, 64 -> 256 px",
         SR3Config(
