@@ -43,7 +43,7 @@ def piecewise_uniform(places: Tensor, schedule: Discrete) -> Level:
     """
     clean = torch.ones(1, dtype=torch.float64)
     roots = torch.cat([clean, schedule.alpha_bar.sqrt()])  # (T + 1,), sqrt(alpha_bar_0 .. T)
-    at = places.double().cpu() * schedule.T
+    at = places.cpu().double() * schedule.T
     low = at.long().clamp_(0, schedule.T - 1)
     alpha = torch.lerp(roots[low], roots[low + 1], at - low)  # (B,)
     sigma = (1 - alpha.square()).sqrt()
