@@ -95,15 +95,21 @@ def measure(steps: dict[str, Step], rounds: int, device: torch.device) -> dict[s
     return seconds
 
 
-def compare(steps: dict[str, Step], rounds: int, device: torch.device, goal: float) -> None:
+def compare(
+    steps: dict[str, Step],
+    rounds: int,
+    device: torch.device,
+    goal: float,
+    peer: str = "diffusers",
+) -> None:
     answers = {name: step().float().clone() for name, step in steps.items()}
-    want = answers["diffusers"]
+    want = answers[peer]
     if device.type == "cuda":  # CUDA graphs record during the second call
         for step in steps.values():
             step()
     seconds = measure(steps, rounds, device)
     for name, times in seconds.items():
-        ratio = median(times) / median(seconds["diffusers"])
+        ratio = median(times) / median(seconds[peer])
         apart = float((answers[name] - want).abs().max() / want.abs().max())
         print(
             f"  {name:30}{median(times):8.3f} s  ({min(times):.3f} to {max(times):.3f})"

@@ -26,11 +26,13 @@ from torch import Tensor
 
 from suffuse.diffusion.cond import Cond
 from suffuse.networks.families import SDConfig
+from suffuse.networks.gradients import for_training
+from suffuse.networks.unet import UNet
 from suffuse.systems.latent import choose_device, choose_dtype
 from suffuse.training.presets import LATENTS
 
-LIBRARIES = ("suffuse", "diffusers")
 GOAL = 1.15
+Step = Callable[[], float]
 # configuration, latents' side, tokens, images in a batch
 CASES: dict[str, tuple[SDConfig, int, int, int]] = {
     "emoji": (LATENTS["emoji"].unet, 16, 32, 16),
@@ -39,7 +41,7 @@ CASES: dict[str, tuple[SDConfig, int, int, int]] = {
 }
 
 
-def step_of(library: str, case: str, options: argparse.Namespace) -> Callable[[], float]:
+def step_of(library: str, case: str, options: argparse.Namespace) -> Step:
     """One whole step; it returns the loss."""
     config, side, tokens, batch = CASES[case]
     batch = options.batch or batch
@@ -53,14 +55,22 @@ def step_of(library: str, case: str, options: argparse.Namespace) -> Callable[[]
     net: torch.nn.Module = ours(config, dtype, device)
     if library == "diffusers":
         net = theirs(net, config)  # type: ignore[arg-type]
-    net.train().requires_grad_(True)
     called = torch.compile(net, dynamic=False) if options.compile else net
-    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
 
     def answer() -> Tensor:
         if library == "diffusers":
             return called(x, label, text, return_dict=False)[0]
         return called(x, label, net.prepare(Cond(tokens=text)))  # type: ignore[operator]
+
+    return descending(net, answer, x)
+
+
+def descending(net: torch.nn.Module, answer: Callable[[], Tensor], x: Tensor) -> Step:
+    """A whole training step of `net`, whose `answer` is to be like `x`; it returns the loss."""
+    net.train().requires_grad_(True)
+    if isinstance(net, UNet):
+        for_training(net)  # as the training loop does
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-5, fused=True)
 
     def step() -> float:
         optimizer.zero_grad(set_to_none=True)
@@ -68,17 +78,16 @@ def step_of(library: str, case: str, options: argparse.Namespace) -> Callable[[]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1.0)
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step
 
 
-def work(library: str, case: str, options: argparse.Namespace) -> None:
+def work(step: Step, steps: int) -> None:
     """What one process does: seconds of each step after two that do not count, and its peak."""
-    step = step_of(library, case, options)
     losses = [step(), step()]
     seconds = []
-    for _ in range(options.steps):
+    for _ in range(steps):
         start = time.perf_counter()
         losses.append(step())  # reading the loss waits for the GPU
         seconds.append(time.perf_counter() - start)
@@ -88,29 +97,29 @@ def work(library: str, case: str, options: argparse.Namespace) -> None:
     print(json.dumps([seconds, peak, losses]))
 
 
-def compare(case: str, options: argparse.Namespace) -> None:
-    seconds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+def compare(command: list[str], peer: str, turns: int, batch: int, goal: float) -> None:
+    """Runs `command` with `--work LIBRARY`, for Suffuse and the peer in alternation."""
+    libraries = ("suffuse", peer)
+    seconds: dict[str, list[float]] = {name: [] for name in libraries}
     peaks: dict[str, float] = {}
     losses: dict[str, list[float]] = {}
-    for turn in range(options.turns):
-        for name in LIBRARIES[:: 1 if turn % 2 else -1]:
-            command = [sys.executable, __file__, *sys.argv[1:], "--work", name, "--only", case]
-            run = subprocess.run(command, capture_output=True, text=True)
+    for turn in range(turns):
+        for name in libraries[:: 1 if turn % 2 else -1]:
+            run = subprocess.run([*command, "--work", name], capture_output=True, text=True)
             if run.returncode:
                 sys.exit(run.stderr)
             taken, peaks[name], losses[name] = json.loads(run.stdout.splitlines()[-1])
             seconds[name] += taken
-    batch = options.batch or CASES[case][3]
     for name, times in seconds.items():
-        faster = median(seconds["diffusers"]) / median(times)
+        faster = median(seconds[peer]) / median(times)
         print(
-            f"  {name:12}{batch / median(times):8.2f} images/s  ({min(times):.3f} to "
+            f"  {name:18}{batch / median(times):8.2f} images/s  ({min(times):.3f} to "
             f"{max(times):.3f} s a step){faster:7.2f} x"
-            f"{f'  (goal {GOAL})' if name == 'suffuse' else ''}"
+            f"{f'  (goal {goal:.2f})' if name == 'suffuse' else ''}"
             f"  peak {peaks[name] / 1e9:.2f} GB",
             flush=True,
         )
-    apart = max(abs(a / b - 1) for a, b in zip(losses["suffuse"], losses["diffusers"]))
+    apart = max(abs(a / b - 1) for a, b in zip(losses["suffuse"], losses[peer]))
     print(f"  losses apart by {apart:.0e} of themselves", flush=True)
 
 
@@ -123,16 +132,17 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="images a step")
     parser.add_argument("--steps", type=int, default=3, help="that count, in each turn")
     parser.add_argument("--turns", type=int, default=2, help="processes of each library")
-    parser.add_argument("--work", choices=LIBRARIES, help=argparse.SUPPRESS)
+    parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
-        work(options.work, options.only, options)
+        work(step_of(options.work, options.only, options), options.steps)
         return
     device = choose_device(options.device)
     print(f"{machine(device)}, {choose_dtype(options.dtype, device)}")
     for case in [options.only] if options.only else ["emoji", "sd"]:
         print(case, flush=True)
-        compare(case, options)
+        command = [sys.executable, __file__, *sys.argv[1:], "--only", case]
+        compare(command, "diffusers", options.turns, options.batch or CASES[case][3], GOAL)
 
 
 if __name__ == "__main__":

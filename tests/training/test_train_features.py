@@ -6,7 +6,14 @@ import torch
 from PIL import Image
 
 from suffuse.data.emoji import World
-from suffuse.training.features import FILE, FeatureStage, label_names, labels, train_features
+from suffuse.training.features import (
+    FILE,
+    FeatureStage,
+    label_names,
+    labels,
+    places,
+    train_features,
+)
 from suffuse.training.plan import Plan
 from suffuse.weights.perceptual import open_perceptual
 
@@ -21,6 +28,19 @@ def test_labels_say_what_is_there():
         said = {name for name, there in zip(names, row.tolist()) if there}
         want = {thing.en for thing in scene.things} | set(scene.background.names) | {scene.kind}
         assert said == want | ({scene.relation, scene.size} - {None})
+
+
+def test_places_are_those_of_the_things():
+    _, _, scenes = WORLD.batch(0, 40)
+    told = places(scenes, WORLD, 8)  # cells of 16 pixels
+    assert told.shape == (40, 8, 8)
+    for scene, row in zip(scenes, told):
+        there = set(row.flatten().tolist()) - {len(WORLD.things)}
+        assert there == {thing.index for thing in scene.things}
+        for thing, mask in zip(scene.things, scene.masks()):
+            # The middle of a cell lies between four pixels; a thing that covers them covers it.
+            covered = torch.from_numpy(mask[8::16, 8::16] & mask[7::16, 7::16]) > 0
+            assert (row[covered] == thing.index).all()
 
 
 def test_it_learns_and_what_it_learned_is_opened(tmp_path):

@@ -18,6 +18,7 @@ from torch.nn.functional import gelu, interpolate, pad
 
 from suffuse.networks.attention import GatedFeedForward
 from suffuse.networks.blocks import Upsample, channels_last
+from suffuse.networks.gradients import TrainedConv2d
 from suffuse.networks.lora import absorb, has_attached
 
 Net = TypeVar("Net", bound=nn.Module)
@@ -45,7 +46,7 @@ def pack(net: Net, *, layouts: bool = True) -> Net:
     twin = _twin(net)
     replace_parts(twin, {Upsample: PhasedUpsample, GatedFeedForward: SplitFeedForward})
     if layouts and has_layouts(weight.dtype):
-        replace_parts(twin, {nn.Conv2d: PackedConv2d})
+        replace_parts(twin, {nn.Conv2d: PackedConv2d, TrainedConv2d: PackedConv2d})
         if weight.dtype != torch.float32:  # float32 products go to MKL, faster with plain weights
             replace_parts(twin, {nn.Linear: PackedLinear})
     else:

@@ -101,8 +101,12 @@ class FeatureNet(Stack):
 
     def embed(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) in [-1, 1] -> (B, widths[-1]), a picture as a point."""
+        return self.seen(image).mean((2, 3))  # (B, D)
+
+    def seen(self, image: Tensor) -> Tensor:
+        """image (B, 3, H, W) -> (B, widths[-1], H / 16, W / 16), what `embed` is the mean of."""
         # `norm` makes a tensor that nobody else reads; the map itself belongs to the caller.
-        return silu(self.norm(self.features(image)[-1])).mean((2, 3))  # (B, D)
+        return silu(self.norm(self.features(image)[-1]))
 
     def forward(self, image: Tensor) -> Tensor:
         """image (B, 3, H, W) in [-1, 1] -> logits (B, labels)."""

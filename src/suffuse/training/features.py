@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from suffuse.data.colours import COLOURS
 from suffuse.data.emoji import Scene, World
 from suffuse.data.layout import KINDS, RELATIONS, SIZES
+from suffuse.data.scene import SIDE
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.training.autoencoder import contact_sheet, to_tensor
@@ -28,6 +29,7 @@ from suffuse.training.plan import Plan
 from suffuse.weights.perceptual import save_features
 
 FILE = "features.safetensors"
+PLACED = 10.0  # weight of what stands where
 NOISE = 0.3  # the most that training pictures are disturbed by; their levels span 2
 PLAN = Plan(steps=6000, batch=32, lr=2e-3, ema=0.998, weight_decay=0.05)
 
@@ -50,13 +52,30 @@ def labels(scenes: list[Scene], world: World) -> Tensor:
     return told
 
 
+def places(scenes: list[Scene], world: World, cells: int) -> Tensor:
+    """(B, cells, cells) int64: which thing covers the middle of each cell, or the number of things
+    where none does."""
+    found = torch.full((len(scenes), cells, cells), len(world.things))
+    middles = (torch.arange(cells) + 0.5) * SIDE / cells  # pixels
+    for row, scene in zip(found, scenes):
+        for thing, (x0, y0, x1, y1) in zip(scene.things, scene.boxes):
+            across, down = ((a <= middles) & (middles < b) for a, b in ((x0, x1), (y0, y1)))
+            row[down[:, None] & across] = thing.index
+    return found
+
+
 class Batch(NamedTuple):
     images: Tensor  # (B, 3, H, W) in [-1, 1]
     labels: Tensor  # (B, labels)
+    places: Tensor  # (B, h, w)
 
 
 class FeatureStage:
-    """Every label is a question of its own, answered by a logit."""
+    """Every label is a question of its own, answered by a logit.
+
+    What stands where is asked too, of each cell of the last map: whoever must only say what is in a
+    whole picture takes long to find out that there are things in it. That head is not kept.
+    """
 
     def __init__(
         self,
@@ -69,24 +88,30 @@ class FeatureStage:
         self.world = world
         self.net = FeatureNet(FeatureConfig(len(label_names(world)), widths))
         channels_last(self.net)
-        self.nets = nn.ModuleDict({"features": self.net})
+        self.here = nn.Conv2d(widths[-1], len(world.things) + 1, 1)
+        self.nets = nn.ModuleDict({"features": self.net, "here": self.here})
 
     def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
         wanted = range(step * size, (step + 1) * size)[rows or slice(None)]
         pictures, _, scenes = self.world.batch(wanted.start, len(wanted), seed=seed)
-        return Batch(to_tensor(pictures), labels(scenes, self.world))
+        cells = SIDE >> (len(self.net.widths) - 1)
+        return Batch(
+            to_tensor(pictures), labels(scenes, self.world), places(scenes, self.world, cells)
+        )
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         # Pictures that are compared may be noisy or blurred: features must not fall to pieces.
         noise = normal(batch.images.shape, generator).to(batch.images)
         level = NOISE * uniform((len(noise), 1, 1, 1), generator).to(noise) ** 2
-        logits = self.net(batch.images + level * noise)
+        seen = self.net.seen(batch.images + level * noise)
+        logits = self.net.head(seen.mean((2, 3)))
         loss = binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").sum(1)
+        placed = cross_entropy(self.here(seen), batch.places)
         with torch.no_grad():
             things = len(self.world.things)
             same = (logits[:, :things] > 0) == batch.labels[:, :things].bool()
             right = same.all(1).float().mean()
-        return loss.mean(), {"right": right.item()}
+        return loss.mean() + PLACED * placed, {"right": right.item(), "placed": placed.item()}
 
     @torch.no_grad()
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:

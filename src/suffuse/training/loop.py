@@ -18,6 +18,7 @@ from torch import nn
 
 from suffuse.data.loader import batches
 from suffuse.errors import SuffuseError
+from suffuse.networks.gradients import for_training
 from suffuse.training import checkpoint
 from suffuse.training.checkpoint import check_output
 from suffuse.training.distributed import Average, Team, whole
@@ -121,6 +122,7 @@ class Run:
             state, path, damaged = checkpoint.newest(self.output, self.note)
             checkpoint.check_asked(state, path, self._asked())
             checkpoint.restore_nets(state, path, self.stage.nets, self.ema.nets)
+        for_training(self.stage.nets)
         if self.plan.recompute:
             recompute(self.stage.nets)
         self.model = self.team.wrap(Objective(self.stage))

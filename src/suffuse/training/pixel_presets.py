@@ -65,7 +65,7 @@ DIGITS = PixelPreset(
         groups=16,
         dropout=0.1,
     ),
-    Plan(steps=3000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
+    Plan(steps=2000, batch=64, lr=1e-3, warmup=100, cooldown=0.4, ema=0.998),
     data="digits",
     preprocess=Preprocess(size=8),
     target=Target(
