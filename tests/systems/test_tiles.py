@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from suffuse.systems.tiles import Group, Tiling, jointly
 LEVEL = Level(torch.tensor(0.8), torch.tensor(0.6), torch.tensor(3))
 
 
+@settings(deadline=None)
 @given(
     height=st.integers(2, 60), width=st.integers(2, 60), side=st.integers(2, 16),
     overlap=st.integers(0, 15), step=st.sampled_from([1, 2, 4]),

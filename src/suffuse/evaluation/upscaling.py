@@ -169,12 +169,12 @@ class Ranked(NamedTuple):
 def candidates(
     steps: int,
     kinds: Iterable[str] = ("linear", "quad"),
-    starts: Iterable[float] = (1e-6, 1e-5, 1e-4, 1e-3),
-    ends: Iterable[float] = (0.02, 0.05, 0.1, 0.2, 0.4),
+    starts: Iterable[float] = (1e-6, 1e-4, 1e-2),
+    ends: Iterable[float] = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95, 0.99),
 ) -> list[Inference]:
     """The grid: schedules of so many steps that end in noise (sqrt(alpha_bar) below 0.1).
 
-    Each power of ten of the first beta with each last beta, as WaveGrad (2009.00713, section 3.2).
+    Each first beta with each last one, as WaveGrad searched (2009.00713).
     """
     from suffuse.systems.sr3 import drawn_by
 
