@@ -8,7 +8,17 @@ import typer
 from typer.core import TyperGroup
 
 import suffuse
-from suffuse.cli import console, data, evaluate, finetune, generate, inspect, train, train_pixel
+from suffuse.cli import (
+    console,
+    data,
+    evaluate,
+    finetune,
+    generate,
+    inspect,
+    train,
+    train_pixel,
+    upscale,
+)
 
 
 class Group(TyperGroup):
@@ -48,12 +58,14 @@ def _suffuse(
 
 
 app.command("generate")(generate.generate)
+app.command("upscale")(upscale.upscale)
 app.command("inspect")(inspect.inspect)
 app.add_typer(data.app, name="data")
 train.app.command("ddpm")(train_pixel.ddpm)
 train.app.command("score-sde")(train_pixel.score_sde)
 train.app.command("adm")(train_pixel.adm)
 train.app.command("classifier")(train_pixel.classifier)
+train.app.command("sr3")(train_pixel.sr3)
 train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

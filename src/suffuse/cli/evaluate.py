@@ -13,6 +13,7 @@ from suffuse.cli.console import Bar, Debug
 from suffuse.cli.evaluate_images import images
 from suffuse.cli.evaluate_likelihood import likelihood
 from suffuse.cli.evaluate_reconstruction import reconstruction
+from suffuse.cli.evaluate_upscale import upscale
 from suffuse.cli.report import AsJson, Overwrite, ReportCommand, check_new, tell
 from suffuse.errors import SuffuseError
 
@@ -118,3 +119,4 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
 app.command(cls=ReportCommand)(images)
 app.command(cls=ReportCommand)(likelihood)
 app.command(cls=ReportCommand)(reconstruction)
+app.command(cls=ReportCommand)(upscale)

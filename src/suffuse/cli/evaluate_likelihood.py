@@ -57,13 +57,13 @@ def likelihood(
     from suffuse.evaluation.pictures import folder_squares, open_folder
     from suffuse.systems.ddpm import DDPM
     from suffuse.systems.latent import LatentDiffusion
+    from suffuse.systems.score_sde import ScoreSDE
 
     pictures = None if data == DIGITS else open_folder(Path(data), n)
     system = suffuse.load(model, device=device, dtype="float32")
-    if isinstance(system, LatentDiffusion):
-        raise SuffuseError(
-            f"{model}: likelihoods are of DDPMs and score SDEs; this is a text-to-image model"
-        )
+    if not isinstance(system, DDPM | ScoreSDE):
+        kind = "a text-to-image model" if isinstance(system, LatentDiffusion) else "an upscaler"
+        raise SuffuseError(f"{model}: likelihoods are of DDPMs and score SDEs; this is {kind}")
     if pictures is None:
         given = held_out_digits(n)
     else:

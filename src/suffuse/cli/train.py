@@ -70,6 +70,7 @@ def _train(
         from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
         from suffuse.training.score_sde_presets import SCORE_SDES
+        from suffuse.training.sr3_presets import SR3S
 
         rows = []
         tables: dict[str, Any] = {
@@ -79,6 +80,7 @@ def _train(
             "score-sde": SCORE_SDES,
             "adm": ADMS,
             "classifier": CLASSIFIERS,
+            "sr3": SR3S,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

@@ -1,4 +1,4 @@
-"""`suffuse train ddpm`, `adm`, `classifier` and `score-sde`: models of pixels."""
+"""`suffuse train ddpm`, `adm`, `classifier`, `score-sde` and `sr3`: models of pixels."""
 
 from __future__ import annotations
 
@@ -175,6 +175,42 @@ def score_sde(
     words = {"stage": "score-sde", "preset": preset, "data": data, "stream": stream}
     run_stage(
         lambda told, device: score_sde_stage(chosen, seed, data=data, streaming=stream, init=init),
+        Asked(
+            replace(chosen, plan=plan), {**words, "init": init and str(init)}, output, seed, resume
+        ),
+    )
+
+
+def sr3(
+    output: Output,
+    preset: Annotated[
+        str,
+        typer.Option(help="emoji, ffhq-16-128 …: `suffuse train --list` shows all."),
+    ] = "emoji",
+    config: Config = None,
+    data: Data = None,
+    stream: Streamed = False,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    workers: Workers = None,
+    init: Init = None,
+    debug: Debug = False,
+) -> None:
+    """SR3: small pictures to large ones. Pairs are made of the pictures it is given.
+
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `upscale --model`.
+    """
+    from suffuse.training import presets
+    from suffuse.training.sr3 import sr3_stage
+    from suffuse.training.sr3_presets import SR3S
+
+    chosen = with_config(presets.preset(SR3S, preset), config)
+    plan = planned(chosen.plan, steps, batch, workers, data)
+    words = {"stage": "sr3", "preset": preset, "data": data, "stream": stream}
+    run_stage(
+        lambda told, device: sr3_stage(chosen, seed, data=data, streaming=stream, init=init),
         Asked(
             replace(chosen, plan=plan), {**words, "init": init and str(init)}, output, seed, resume
         ),

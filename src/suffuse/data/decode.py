@@ -41,7 +41,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return to_rgb(ImageOps.exif_transpose(image))
     except MemoryError:
         raise
     except Exception as error:  # decoders raise what they like: SyntaxError, struct.error …
@@ -65,7 +65,8 @@ def size_of(data: bytes | Path) -> tuple[int, int]:
         raise BrokenPicture(_reason(error)) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture as RGB, on white where it is transparent."""
     if image.mode == "RGB":
         return image
     if image.mode == "I" or image.mode.startswith("I;16"):  # 16 bits of grey; pillow would clip

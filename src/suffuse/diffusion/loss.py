@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -21,15 +23,17 @@ def simple(
     eps: Tensor,
     kind: Kind,
     weight: Tensor | None = None,
+    power: Literal[1, 2] = 2,
 ) -> Tensor:
     """Mean squared error of the network's answer, (B,) float32 (arXiv 2006.11239, eq. 14).
 
     `x0` and `eps` are (B, C, H, W), `level` holds (B, 1, 1, 1) and (B,), `weight` is (B,) or None.
-    The difference is taken in float32, also when the network computes in half precision.
+    `power` 1 takes the absolute error in its place (SR3, arXiv 2104.07636, eq. 6). The difference
+    is taken in float32, also when the network computes in half precision.
     """
     answer = net(diffuse(x0, eps, level), level.label, context)
     error = answer.float() - target(kind, x0, eps, level).float()  # (B,C,H,W)
-    loss = error.square().mean((1, 2, 3))  # (B,)
+    loss = (error.square() if power == 2 else error.abs()).mean((1, 2, 3))  # (B,)
     return loss if weight is None else loss * weight
 
 

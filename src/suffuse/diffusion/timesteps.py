@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from suffuse.diffusion.schedule import Discrete, Level
+
 
 def spread(places: Tensor) -> Tensor:
     """Uniform numbers (B,) in [0, 1), each moved into its own equal share of the range.
@@ -30,6 +32,23 @@ def logit_normal(places: Tensor, mean: float = 0.0, deviation: float = 1.0) -> T
 def to_steps(places: Tensor, steps: int) -> Tensor:
     """Timesteps 0..steps - 1, (B,) int64."""
     return (places.double() * steps).long().clamp_(0, steps - 1)
+
+
+def piecewise_uniform(places: Tensor, schedule: Discrete) -> Level:
+    """Levels between the steps of `schedule`, for networks that are told sqrt(alpha_bar).
+
+    Of a place (B,) in [0, 1) the whole part of `place * T` chooses a step, and sqrt(alpha_bar) is
+    uniform between that step's and the cleaner neighbour's (2104.07636, section 2.4; 2009.00713,
+    section 3.1). Returns alpha and sigma (B, 1, 1, 1) and alpha (B,) as the label, float32.
+    """
+    clean = torch.ones(1, dtype=torch.float64)
+    roots = torch.cat([clean, schedule.alpha_bar.sqrt()])  # (T + 1,), sqrt(alpha_bar_0 .. T)
+    at = places.cpu().double() * schedule.T
+    low = at.long().clamp_(0, schedule.T - 1)
+    alpha = torch.lerp(roots[low], roots[low + 1], at - low)  # (B,)
+    sigma = (1 - alpha.square()).sqrt()
+    label, sigma = (part.to(places.device, torch.float32) for part in (alpha, sigma))
+    return Level(label.view(-1, 1, 1, 1), sigma.view(-1, 1, 1, 1), label)
 
 
 def by_probability(places: Tensor, probability: Tensor) -> tuple[Tensor, Tensor]:

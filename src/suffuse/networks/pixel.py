@@ -143,6 +143,7 @@ class SR3Config:
     channels: tuple[int, ...] = (64, 128, 256, 512, 512)
     blocks: int = 2
     attends: tuple[bool, ...] = (False, False, False, True, False)
+    mid_attention: bool = True  # the public code has no other
     groups: int = 32
     continuous: bool = True
     dropout: float = 0.0
@@ -160,7 +161,7 @@ def sr3(c: SR3Config) -> UNet:
     kit = Kit(
         res=res,
         attend=lambda level, _: attention(level) if c.attends[level] else None,
-        middle=lambda: attention(-1),
+        middle=lambda: attention(-1) if c.mid_attention else None,
         shrink=Downsample,
         grow=Upsample,
     )

@@ -16,6 +16,8 @@ from suffuse.systems.adm import load_adm
 from suffuse.systems.ddpm import DDPM, load_ddpm
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
 from suffuse.systems.score_sde import ScoreSDE, load_score_sde
+from suffuse.systems.sr3 import SuperResolution
+from suffuse.systems.upscalers import load_upscaler
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.formats import recognise
 from suffuse.weights.load import locate_source
@@ -23,7 +25,7 @@ from suffuse.weights.parts import Place
 from suffuse.weights.pixel_folder import folder_family
 from suffuse.weights.unet2d import is_unet2d
 
-System = LatentDiffusion | DDPM | ScoreSDE
+System = LatentDiffusion | DDPM | ScoreSDE | SuperResolution
 
 
 def load(
@@ -41,7 +43,7 @@ def load(
     pixels take device and dtype alone. Folders of a UNet2DModel and ADMs come as `DDPM`; the `.pt`
     file of an ADM that nobody knows needs `heads`, which say how its attention is divided
     (`weights.adm.Heads`). Score SDEs come as `ScoreSDE`; a `.pth` file needs `config`, one of
-    `networks.ncsnpp.PUBLISHED`. Raises SuffuseError.
+    `networks.ncsnpp.PUBLISHED`. Those of SR3 come as `SuperResolution`. Raises SuffuseError.
     """
     source = path or os.environ.get("SUFFUSE_MODEL") or None
     chosen = choose_device(device)
@@ -59,7 +61,10 @@ def load(
         # Half precision cannot tell the last noise levels apart: it is used only if asked for.
         place = Place(chosen, torch.float32)
     if kind not in LOADERS:
-        raise SuffuseError(f"{where}: {NO_SYSTEMS[kind]}")
+        raise SuffuseError(
+            f"{where}: is a classifier and draws nothing itself: guide another model with it, as "
+            "classifier of a request"
+        )
     return LOADERS[kind](where, place, **told)
 
 
@@ -67,18 +72,15 @@ LOADERS: dict[str, Callable[..., System]] = {
     "DDPM": load_ddpm,
     "ADM": load_adm,
     "NCSNpp": load_score_sde,
+    "SR3": load_upscaler,
 }
 HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema")}
-NO_SYSTEMS = {
-    "Classifier": "is a classifier and draws nothing itself: guide another model with it, as "
-    "classifier of a request",
-    "SR3": "enlarges pictures and draws none: use suffuse upscale",
-}
 _FILES = {
     "U-Net (guided-diffusion)": "ADM",
     "U-Net (original)": "ADM",
     "noisy classifier (guided-diffusion)": "Classifier",
     "NCSN++ or DDPM++ (score_sde)": "NCSNpp",
+    "SR3 (original)": "SR3",
 }
 
 

@@ -212,6 +212,18 @@ def open_picture(source: Picture, role: str, mode: str) -> Image:
 
     `mode` is the PIL mode of the answer ("RGB" or "L"); `role` names the picture in errors.
     """
+    from PIL import Image
+
+    upright = open_upright(source, role)
+    if "A" in upright.getbands() or "transparency" in upright.info:
+        layer = upright.convert("RGBA")
+        white = Image.new("RGBA", layer.size, "white")
+        upright = Image.alpha_composite(white, layer)
+    return upright.convert(mode)
+
+
+def open_upright(source: Picture, role: str) -> Image:
+    """The same, with the mode and the transparency that it has."""
     from PIL import Image, ImageOps
 
     opened: Image.Image
@@ -228,12 +240,7 @@ def open_picture(source: Picture, role: str, mode: str) -> Image:
             why = "it is a folder" if isinstance(error, IsADirectoryError) else "not a picture"
             why = "no permission" if isinstance(error, PermissionError) else why
             raise SuffuseError(f"cannot open the {role} '{fspath(source)}': {why}") from error
-    upright = ImageOps.exif_transpose(opened)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        upright = Image.alpha_composite(white, layer)
-    return upright.convert(mode)
+    return ImageOps.exif_transpose(opened)
 
 
 def picture_hash(source: Picture) -> str:

@@ -16,6 +16,7 @@ from suffuse.networks.families import stable_diffusion
 from suffuse.text.tokenizer import load_tokenizer
 from suffuse.weights.configs import text_config, unet_config
 from suffuse.weights.containers import find_weights, open_tensors
+from suffuse.weights.fields import configured
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
@@ -32,6 +33,7 @@ from suffuse.weights.parts import (
     with_heads,
     with_text_hints,
 )
+from suffuse.weights.pixel import Enlarging
 from suffuse.weights.tensorfile import show
 from suffuse.weights.vae_config import KL, VQ, autoencoder_config, latent_scaling
 
@@ -149,6 +151,7 @@ class Own:
     patch: int = 1  # side of the square of pixels behind each input of the autoencoder
     shortcut: bool = False  # whether the autoencoder has one
     classes: tuple[str, ...] = ()  # names of a pixel model's classes
+    enlarging: Enlarging | None = None  # of an upscaler
 
 
 def read_own(folder: Path) -> Own:
@@ -164,8 +167,10 @@ def read_own(folder: Path) -> Own:
             raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
     patch, shortcut = raw.pop("patch", 1), raw.pop("shortcut", False)
     classes = tuple(map(str, raw.pop("classes", ())))
+    upscale = raw.pop("upscale", None)
+    enlarging = None if upscale is None else configured(Enlarging(), upscale, f"{file}: upscale")
     raw.pop("perceptual", None)  # for people: what its training compared pictures with
-    return Own(Defaults(**raw), patch, shortcut, classes)
+    return Own(Defaults(**raw), patch, shortcut, classes, enlarging)
 
 
 _OWN_KINDS: dict[str, tuple[type, ...]] = {
@@ -177,6 +182,7 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "shortcut": (bool,),
     "perceptual": (str,),
     "classes": (list,),
+    "upscale": (dict,),
 }
 
 

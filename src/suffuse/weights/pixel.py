@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from torch import nn
 
@@ -13,6 +13,40 @@ from suffuse.networks.classifier import ClassifierConfig
 from suffuse.networks.ncsnpp import NCSNppConfig
 from suffuse.networks.pixel import ADMConfig, DDPMConfig, SR3Config
 from suffuse.weights.parts import Defaults, Info
+
+
+@dataclass(frozen=True)
+class Inference:
+    """The noise schedule that pictures are drawn with, `steps` long, where it is not the one of
+    training (2104.07636, section 2.4); `kind`, `start` and `end` are those of `schedule.betas`."""
+
+    steps: int = 100
+    kind: str = "linear"
+    start: float = 1e-4
+    end: float = 0.1
+
+
+@dataclass(frozen=True)
+class Enlarging:
+    """How an upscaler is used: the network sees x beside the low resolution, brought to size.
+
+    factor: how many times a side grows
+    filter: what brings the low resolution to size
+    residual: 0 where x is the picture; else x is this many times what the brought-up picture lacks
+    inference: the schedule to draw with; None takes steps of the training's
+    """
+
+    factor: int = 4
+    filter: Literal["bicubic", "bilinear"] = "bicubic"
+    residual: float = 0.0
+    inference: Inference | None = None
+
+    def __post_init__(self) -> None:
+        if self.factor < 2:
+            raise SuffuseError(f"the factor of an upscaler is at least 2, not {self.factor}")
+        if self.residual < 0:
+            raise SuffuseError(f"residual must be 0 or more, not {self.residual}")
+
 
 Net = TypeVar("Net", bound=nn.Module)
 PixelConfig = ADMConfig | DDPMConfig | SR3Config | NCSNppConfig | ClassifierConfig
@@ -25,6 +59,7 @@ class PixelModel(Generic[Net]):
     `published` names the row of `adm_presets` or `ncsnpp.PUBLISHED` whose network it has;
     `scheduler` is diffusers' `scheduler_config.json` where the folder has one; `size` the height
     and width that it was trained at and `classes` the names of its classes, where these are told.
+    `enlarging` makes it an upscaler.
     """
 
     unet: Net
@@ -35,6 +70,7 @@ class PixelModel(Generic[Net]):
     size: tuple[int, int] | None = None
     classes: tuple[str, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
+    enlarging: Enlarging | None = None
 
 
 def check_groups(channels: tuple[int, ...], groups: int, where: str) -> None:

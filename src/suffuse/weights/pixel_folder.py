@@ -92,6 +92,7 @@ def open_pixel(folder: str | PathLike[str], place: Place | None = None) -> Pixel
         size=None if size is None else (size[0], size[-1]),
         classes=classes,
         defaults=own.defaults,
+        enlarging=own.enlarging,
     )
 
 

@@ -22,6 +22,7 @@ from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.pixel import DDPMConfig
 from suffuse.text.tokenizer import Tokenizer
 from suffuse.weights.configs import text_json, unet_json
+from suffuse.weights.fields import plain
 from suffuse.weights.folder import INDEX, OWN
 from suffuse.weights.mapping import KeyMap, export, some
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET, DIFFUSERS_UNET2D
@@ -99,6 +100,7 @@ def save_pixel(
         config, keys = family_json(model, family), FAMILIES[family].keys(model.config)
         index = (family, "suffuse", family)
     said = {**asdict(model.defaults), "classes": list(model.classes) or None}
+    said["upscale"] = None if model.enlarging is None else plain(model.enlarging)
 
     def write(fresh: Path) -> None:
         _component(fresh / "unet", config, model.unet, keys, dtype)

@@ -70,6 +70,7 @@ def sr3_shape(file: TensorFile, groups: int | None = None) -> SR3Config:
         channels=channels,
         blocks=n,
         attends=tuple(at + "attn.norm.weight" in file for at in first),
+        mid_attention=INSIDE + "mid.0.attn.norm.weight" in file,
         groups=groups,
         continuous=INSIDE + "noise_level_mlp.1.weight" in file,
     )

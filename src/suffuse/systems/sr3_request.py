@@ -1,0 +1,84 @@
+"""Requests for upscalers: what is asked for, checked, and how it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from suffuse.diffusion.grid import Grid
+from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.samplers.common import Step
+from suffuse.errors import SuffuseError
+from suffuse.systems import generate
+from suffuse.systems.encoders import NO_CLASS
+from suffuse.systems.generate import Job
+from suffuse.systems.ink import Ink
+from suffuse.systems.request import Request
+
+if TYPE_CHECKING:
+    from suffuse.systems.sr3 import SuperResolution
+
+_OTHERS = ("loras", "embeddings", "clip_skip", "mask", "negative", "guidance", "rescale")
+
+
+def resolved(system: SuperResolution, request: Request) -> Request:
+    """See `SuperResolution.resolve`."""
+    name = system.info.name
+    for field in _OTHERS:
+        if getattr(request, field):
+            raise SuffuseError(f"{field} is not for upscalers, and {name} is one")
+    if request.image is None:
+        raise SuffuseError(f"{name} is an upscaler: name the image to enlarge")
+    if int(system.classes.ids([request.prompt])) == NO_CLASS and system.classes.names:
+        raise SuffuseError(f"{name} enlarges by class: name one as the prompt")
+    request.check()
+    width, height = Ink.of(request.image).size
+    if min(width, height) < system.least:
+        raise SuffuseError(
+            f"the picture is {width} x {height} pixels, and {name} takes "
+            f"{system.least} x {system.least} or more"
+        )
+    width, height = system.factor * width, system.factor * height
+    for field, side in (("width", width), ("height", height)):
+        if getattr(request, field) not in (None, side):
+            raise SuffuseError(f"this model enlarges {system.factor} times: its {field} is {side}")
+    found = request.resolve(
+        steps=system.steps, sampler=system.sampling.sampler, width=width, height=height
+    )
+    _grid(system, found)
+    return replace(found, strength=1.0)  # nothing of the picture is kept as a start
+
+
+def job(system: SuperResolution, request: Request) -> Job:
+    """How a resolved request is run."""
+    assert request.width and request.height and request.image is not None
+    ink = Ink.of(request.image)
+    low = generate.to_tensor(ink.colours).to(system.device)
+    sampling = generate.sampling_of(request, system.sampling)
+    ids = system.classes.ids([request.prompt]) if system.classes.names else None
+
+    def sampler(count: int) -> generate.Steps:
+        labels, many = None if ids is None else ids.expand(count), low.expand(count, -1, -1, -1)
+
+        def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
+            return system.sample(x, many, noise, grid, sampling, labels)
+
+        return steps
+
+    return Job(
+        request,
+        (3, request.height, request.width),
+        system.device,
+        _grid(system, request),
+        sampler,
+        lambda noise: None,
+        lambda x: ink.onto(generate.to_picture(x[0])),
+    )
+
+
+def _grid(system: SuperResolution, request: Request) -> Grid:
+    assert request.steps is not None
+    return system.grid(request.steps, generate.sampling_of(request, system.sampling))
