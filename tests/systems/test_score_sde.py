@@ -75,13 +75,14 @@ def test_a_picture_is_the_same_alone_and_among_others(sampler: str) -> None:
         assert np.abs(np.asarray(one).astype(int) - np.asarray(other)).max() <= 1
 
 
-@pytest.mark.parametrize("sampler", [*WAYS, *(set(SAMPLERS) - {*WAYS, "lcm"})])
+@pytest.mark.parametrize("sampler", [*WAYS, *sorted(set(SAMPLERS) - {*WAYS, "lcm"})])
 def test_every_way_draws_the_data(sampler: str) -> None:
     """Its mean and deviation, as pictures have them in [-1, 1]."""
     vp, ve = normal("Vp", 0.2, 0.3, image=1), normal("Ve", 0.5, 0.15, image=1)
+    steps = 160 if sampler == "dpm++_3m_sde" else 80  # third order asks for more of VP's levels
     for system, want in ((vp, 0.2), (ve, 0.0)):
         mean, spread = moments(
-            system.generate(sampler=sampler, steps=80, seed=0, n=12, together=12)
+            system.generate(sampler=sampler, steps=steps, seed=0, n=12, together=12)
         )
         assert mean == pytest.approx(want, abs=0.07)
         assert spread == pytest.approx(0.3, rel=0.25)
@@ -157,10 +158,11 @@ def test_a_measurement_moves_the_mean_as_bayes_says() -> None:
 
 @pytest.mark.parametrize("sde", ALL)
 def test_the_likelihood_of_normal_data_is_exact(sde: str) -> None:
-    system = normal(sde, 0.3, 0.4, image=1)
-    x = 0.3 + 0.4 * torch.randn(3, 1, 8, 8, generator=torch.manual_seed(0))
+    mean = 0.0 if sde == "Ve" else 0.3  # whose prior takes data to be centred
+    system = normal(sde, mean, 0.4, image=1)
+    x = mean + 0.4 * torch.randn(3, 1, 8, 8, generator=torch.manual_seed(0))
     found = system.likelihood(x, Noise([1, 2, 3], (1, 8, 8)))
-    want = torch.from_numpy(norm(0.3, 0.4).logpdf(x.double().numpy()).sum((1, 2, 3)))
+    want = torch.from_numpy(norm(mean, 0.4).logpdf(x.double().numpy()).sum((1, 2, 3)))
     bits = (found.log_prob - want) / 64 / np.log(2)
     assert float(bits.abs().max()) < 1e-3
 
@@ -168,11 +170,12 @@ def test_the_likelihood_of_normal_data_is_exact(sde: str) -> None:
 @pytest.mark.parametrize("sde", ["Vp", "Ve"])
 def test_bits_of_grey_levels(sde: str) -> None:
     """Minus the logarithm of each level's probability, the normal distribution's over its width."""
-    system = normal(sde, 0.3, 0.5, image=1)
+    mean = 0.0 if sde == "Ve" else 0.3  # as above
+    system = normal(sde, mean, 0.5, image=1)
     levels = torch.randint(0, 256, (2, 1, 8, 8), generator=torch.manual_seed(0)).float()
     got = system.bits_per_dim(levels, Noise([1, 2], (1, 8, 8)))
     ends = np.linspace(system.low, 1, 257)
-    share = np.diff(norm(0.3, 0.5).cdf(ends))[levels.int().numpy()]
+    share = np.diff(norm(mean, 0.5).cdf(ends))[levels.int().numpy()]
     want = -np.log2(share).mean((1, 2, 3))
     assert np.abs(got.numpy() - want).max() < 6e-3
 

@@ -83,7 +83,7 @@ SR3S = {
             mid_attention=False,
             groups=8,
         ),
-        Plan(steps=2500, batch=8, lr=1e-3, cooldown=0.4, ema=0.998),
+        Plan(steps=1800, batch=8, lr=1e-3, cooldown=0.4, ema=0.998),
         # Minutes are too short to learn the noise too, as the paper's network does: this one tells
         # what bicubic lacks. That is nothing in most places, where L1 would have it stay.
         Enlarging(4, residual=4.0),
