@@ -36,10 +36,11 @@ from suffuse.systems import generate
 from suffuse.systems.classifier import NoisyClassifier, Steer, classifier_of
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import Job, Known
+from suffuse.systems.pixels import PixelSystem
 from suffuse.systems.request import Progress, Request
-from suffuse.weights.parts import Info, Place
+from suffuse.weights.parts import Place
 from suffuse.weights.pixel import PixelModel
-from suffuse.weights.scheduler import Sampling, from_config
+from suffuse.weights.scheduler import Sampling
 from suffuse.weights.unet2d import open_unet2d
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
 
 
 @dataclass(frozen=True, eq=False)
-class DDPM:
+class DDPM(PixelSystem[UNet]):
     """Images (B, C, H, W) in [-1, 1] from noise of the same shape; holds no state between calls."""
 
     model: PixelModel[UNet]
@@ -134,33 +135,13 @@ class DDPM:
     # ---- what it is made of --------------------------------------------------------------------
 
     @property
-    def unet(self) -> UNet:
-        return self.model.unet
-
-    @property
-    def info(self) -> Info:
-        """Name, format, files and hash of the checkpoint."""
-        return self.model.info
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.stem.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.stem.weight.dtype
-
-    @property
     def classes(self) -> ClassEncoder:
         return ClassEncoder(self.model.classes)
 
-    @cached_property
+    @property
     def sampling(self) -> Sampling:
         """The scheduler file's meaning; DDPM's own where there is none. Raises SuffuseError."""
-        try:
-            return from_config(self.model.scheduler or {"_class_name": "DDPMScheduler"})
-        except SuffuseError as problem:
-            raise SuffuseError(f"{self.info.path or self.info.name}: {problem}") from None
+        return self.model.sampling
 
     def holding(self, unet: UNet) -> DDPM:
         """The same system around another network of this shape."""

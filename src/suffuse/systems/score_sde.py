@@ -37,9 +37,10 @@ from suffuse.networks.ncsnpp import NCSNpp, NCSNppConfig
 from suffuse.systems import generate
 from suffuse.systems.encoders import ClassEncoder
 from suffuse.systems.generate import Job, Known
+from suffuse.systems.pixels import PixelSystem
 from suffuse.systems.request import Progress, Request, open_picture
 from suffuse.systems.sde_steps import check_sampler, flow_steps, grid_of, sde_grid
-from suffuse.weights.parts import Info, Place
+from suffuse.weights.parts import Place
 from suffuse.weights.pixel import PixelModel
 from suffuse.weights.pixel_folder import open_pixel
 from suffuse.weights.score_scheduler import Process, read_process
@@ -72,7 +73,7 @@ def load_score_sde(
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreSDE:
+class ScoreSDE(PixelSystem[NCSNpp]):
     """Images (B, C, H, W) from noise of the same shape; holds no state between calls.
 
     Images are in the network's range: [0, 1] where its configuration says `unit_range`, else
@@ -210,25 +211,8 @@ class ScoreSDE:
     # ---- what it is made of --------------------------------------------------------------------
 
     @property
-    def unet(self) -> NCSNpp:
-        return self.model.unet
-
-    @property
     def config(self) -> NCSNppConfig:
         return cast("NCSNppConfig", self.model.config)
-
-    @property
-    def info(self) -> Info:
-        """Name, format, files and hash of the checkpoint."""
-        return self.model.info
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.stem.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.stem.weight.dtype
 
     @property
     def channels(self) -> int:

@@ -30,18 +30,18 @@ from suffuse.networks.pixel import ADMConfig, SR3Config
 from suffuse.networks.unet import UNet
 from suffuse.systems import generate, sr3_request
 from suffuse.systems.encoders import ClassEncoder
+from suffuse.systems.pixels import PixelSystem
 from suffuse.systems.request import Progress, Request
 from suffuse.systems.tiles import Group, Tiling, jointly
-from suffuse.weights.parts import Info
 from suffuse.weights.pixel import Enlarging, Inference, PixelModel
-from suffuse.weights.scheduler import Sampling, from_config
+from suffuse.weights.scheduler import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
 @dataclass(frozen=True, eq=False)
-class SuperResolution:
+class SuperResolution(PixelSystem[UNet]):
     """Pictures `factor` times as large; holds no state between calls.
 
     tiling: how large pictures are cut; None is the size the network was trained at, with an
@@ -146,23 +146,6 @@ class SuperResolution:
     # ---- what it is made of --------------------------------------------------------------------
 
     @property
-    def unet(self) -> UNet:
-        return self.model.unet
-
-    @property
-    def info(self) -> Info:
-        """Name, format, files and hash of the checkpoint."""
-        return self.model.info
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.stem.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.unet.stem.weight.dtype
-
-    @property
     def enlarging(self) -> Enlarging:
         assert self.model.enlarging is not None
         return self.model.enlarging
@@ -192,13 +175,10 @@ class SuperResolution:
         count = config.classes if isinstance(config, ADMConfig) else 0
         return ClassEncoder(self.model.classes or tuple(map(str, range(count))))
 
-    @cached_property
+    @property
     def sampling(self) -> Sampling:
         """The scheduler file's meaning; DDPM's own where there is none. Raises SuffuseError."""
-        try:
-            return from_config(self.model.scheduler or {"_class_name": "DDPMScheduler"})
-        except SuffuseError as problem:
-            raise SuffuseError(f"{self.info.path or self.info.name}: {problem}") from None
+        return self.model.sampling
 
     @cached_property
     def schedule(self) -> Discrete:

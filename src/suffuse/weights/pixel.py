@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, Literal, TypeVar
 
 from torch import nn
@@ -13,6 +14,7 @@ from suffuse.networks.classifier import ClassifierConfig
 from suffuse.networks.ncsnpp import NCSNppConfig
 from suffuse.networks.pixel import ADMConfig, DDPMConfig, SR3Config
 from suffuse.weights.parts import Defaults, Info
+from suffuse.weights.scheduler import Sampling, from_config
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,14 @@ class PixelModel(Generic[Net]):
     classes: tuple[str, ...] = ()
     defaults: Defaults = field(default_factory=Defaults)
     enlarging: Enlarging | None = None
+
+    @cached_property
+    def sampling(self) -> Sampling:
+        """What `scheduler` means; DDPM's own where there is none. Raises SuffuseError."""
+        try:
+            return from_config(self.scheduler or {"_class_name": "DDPMScheduler"})
+        except SuffuseError as problem:
+            raise SuffuseError(f"{self.info.path or self.info.name}: {problem}") from None
 
 
 def check_groups(channels: tuple[int, ...], groups: int, where: str) -> None:
