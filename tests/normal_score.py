@@ -26,7 +26,8 @@ DDPMPP: dict[str, Any] = {
 def tiny(sde: str, **changes: Any) -> PixelModel[NCSNpp]:
     """A network for 8 x 8 with fresh weights; `sde` is Vp, SubVp or Ve."""
     shape: dict[str, Any] = {"size": 8, "width": 8, "multiples": (1, 2), "blocks": 1}
-    config = NCSNppConfig(**shape, attention=(4,), **{**({} if sde == "Ve" else DDPMPP), **changes})
+    family = {} if sde == "Ve" else DDPMPP
+    config = NCSNppConfig(**{**shape, "attention": (4,), **family, **changes})
     scheduler = {"_class_name": f"ScoreSde{sde}Scheduler", "num_train_timesteps": 60}
     ends = {"sigma_max": 20.0} if sde == "Ve" else {}
     return PixelModel(
