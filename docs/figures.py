@@ -25,7 +25,6 @@ from suffuse.diffusion.guidance import bind
 from suffuse.diffusion.noise import Noise
 from suffuse.systems.ddpm import DDPM
 from suffuse.systems.generate import pixels
-from suffuse.weights.scheduler import Sampling
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -75,28 +74,23 @@ def guidance(system: DDPM, path: Path) -> None:
         drawn = []
         for scale in SCALES:
             noise, label = Noise([0, 1], (1, 8, 8)), torch.full((2,), digit)
-            sampling: Sampling = system.sampling
             pair = (label, torch.full((2,), -1))
-            *_, last = system.sample(noise(), noise, grid, sampling, pair, scale)
+            *_, last = system.sample(noise(), noise, grid, system.sampling, pair, scale)
             drawn.append(last.x)
         rows.append(torch.cat(drawn))
     sheet(rows, path)
 
 
-def bound(systems: dict[str, DDPM], path: Path) -> None:
-    """The terms of the bound over t, and what is left of the sum after the first t of them."""
+def bound(system: DDPM, path: Path) -> None:
+    """The terms of the bound over t, and their sum up to t."""
+    x0, noise = held_out(system, 100), Noise(range(100), (1, 8, 8))
+    model = bind(system.unet, system.cond(torch.full((len(x0),), -1)))
+    vb = bits_per_dim(model, system.reverse(limit=1.0), x0, noise).vb.mean(0)  # (T,)
     figure, (terms, sums) = pyplot.subplots(1, 2, figsize=(9, 3.2), constrained_layout=True)
-    for name, system in systems.items():
-        x0, noise = held_out(system, 100), Noise(range(100), (1, 8, 8))
-        none = torch.full((len(x0),), -1)
-        model = bind(system.unet, system.cond(none))
-        vb = bits_per_dim(model, system.reverse(limit=1.0), x0, noise).vb.mean(0)  # (T,)
-        t = np.arange(len(vb))
-        terms.semilogy(t, vb, label=name, linewidth=0.8)
-        sums.plot(t, vb.cumsum(0), label=f"{name}: {float(vb.sum()):.2f} in all")
+    terms.semilogy(vb, linewidth=0.8)
     terms.set(xlabel="t", ylabel="$L_t$, bits/dim", title="each term")
-    sums.set(xlabel="t", title="their sum up to t")
-    sums.legend(frameon=False)
+    sums.plot(vb.cumsum(0))
+    sums.set(xlabel="t", title=f"their sum up to t, {float(vb.sum()):.2f} in all")
     for axes in (terms, sums):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
@@ -106,19 +100,13 @@ def bound(systems: dict[str, DDPM], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="The pictures of docs/ddpm.md.")
     parser.add_argument("model", type=Path, help="of the preset digits")
-    parser.add_argument("--hybrid", type=Path, help="of the preset digits-hybrid, for the bound")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
     system = suffuse.load(options.model, device="cpu", dtype="float32")
     assert isinstance(system, DDPM), "not a DDPM"
     film(system, options.output / "ddpm-film.png")
     guidance(system, options.output / "ddpm-guidance.png")
-    systems = {"fixed variance": system}
-    if options.hybrid:
-        other = suffuse.load(options.hybrid, device="cpu", dtype="float32")
-        assert isinstance(other, DDPM), "not a DDPM"
-        systems["learned variance"] = other
-    bound(systems, options.output / "ddpm-bound.png")
+    bound(system, options.output / "ddpm-bound.png")
 
 
 if __name__ == "__main__":

@@ -40,11 +40,11 @@ def test_the_weights_gradient_is_torchs(b, c, o, h, w, limit, last) -> None:
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 128, 3, padding=1),  # too narrow to gain
-        nn.Conv2d(128, 128, 3, padding=1),
-        nn.Conv2d(128, 128, 3, padding=1, bias=False),
-        nn.Conv2d(128, 128, 3, stride=2, padding=1),
-        nn.Conv2d(128, 128, 1),
+        nn.Conv2d(3, 256, 3, padding=1),  # too narrow to gain
+        nn.Conv2d(256, 256, 3, padding=1),
+        nn.Conv2d(256, 256, 3, padding=1, bias=False),
+        nn.Conv2d(256, 256, 3, stride=2, padding=1),
+        nn.Conv2d(256, 256, 1),
     )
 
 
@@ -74,9 +74,9 @@ def test_a_frozen_layer_still_passes_gradients_on() -> None:
 
 
 def test_second_derivatives_are_refused_instead_of_wrong() -> None:
-    net = nn.Conv2d(128, 128, 3, padding=1)
+    net = nn.Conv2d(256, 256, 3, padding=1)
     for_training(net)
-    x = torch.randn(1, 128, 4, 4, requires_grad=True)
+    x = torch.randn(1, 256, 4, 4, requires_grad=True)
     (gradient,) = torch.autograd.grad(net(x).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()

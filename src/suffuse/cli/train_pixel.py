@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -26,6 +28,7 @@ from suffuse.cli.train import (
     with_config,
 )
 
+Given = dict[str, Any]  # what a stage is made with, by name
 Labels = Annotated[
     bool | None,
     typer.Option(
@@ -56,14 +59,13 @@ def ddpm(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
     """
-    from suffuse.training import presets
+    from suffuse.training.pixel import ddpm_stage
     from suffuse.training.pixel_presets import DDPMS
 
-    chosen = with_config(presets.preset(DDPMS, preset), config)
-    plan = planned(chosen.plan, steps, batch, workers, data)
-    words = {"stage": "ddpm", "preset": preset}
-    asked = Asked(replace(chosen, plan=plan), words, output, seed, resume)
-    _run(asked, data, stream, labels, init)
+    chosen = _chosen(DDPMS, preset, config, planning=(steps, batch, workers, data))
+    given: Given = {"data": data, "streaming": stream, "labels": labels, "init": init}
+    make = partial(ddpm_stage, chosen, seed, **given)
+    _run(make, chosen, ("ddpm", preset), given, output, seed, resume)
 
 
 def adm(
@@ -87,28 +89,13 @@ def adm(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
     """
-    from suffuse.training import presets
     from suffuse.training.adm_presets import ADMS
+    from suffuse.training.pixel import ddpm_stage
 
-    chosen = with_config(presets.preset(ADMS, preset), config)
-    plan = planned(chosen.plan, steps, batch, workers, data)
-    words = {"stage": "adm", "preset": preset}
-    asked = Asked(replace(chosen, plan=plan), words, output, seed, resume)
-    _run(asked, data, stream, labels, init)
-
-
-def _run(
-    asked: Asked, data: str | None, stream: bool, labels: bool | None, init: Path | None
-) -> None:
-    from suffuse.training import pixel
-
-    words = {"data": data, "stream": stream, "labels": labels, "init": init and str(init)}
-    run_stage(
-        lambda told, device: pixel.ddpm_stage(
-            asked.preset, asked.seed, data=data, streaming=stream, labels=labels, init=init
-        ),
-        replace(asked, words={**asked.words, **words}),
-    )
+    chosen = _chosen(ADMS, preset, config, planning=(steps, batch, workers, data))
+    given: Given = {"data": data, "streaming": stream, "labels": labels, "init": init}
+    make = partial(ddpm_stage, chosen, seed, **given)
+    _run(make, chosen, ("adm", preset), given, output, seed, resume)
 
 
 def classifier(
@@ -133,17 +120,13 @@ def classifier(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --classifier`.
     """
-    from suffuse.training import presets
     from suffuse.training.adm_presets import CLASSIFIERS
     from suffuse.training.classifier import classifier_stage
 
-    chosen = with_config(presets.preset(CLASSIFIERS, preset), config)
-    chosen = replace(chosen, plan=planned(chosen.plan, steps, batch, workers, data))
-    words = {"stage": "classifier", "preset": preset, "data": data, "init": init and str(init)}
-    run_stage(
-        lambda told, device: classifier_stage(chosen, seed, data=data, init=init),
-        Asked(chosen, words, output, seed, resume),
-    )
+    chosen = _chosen(CLASSIFIERS, preset, config, planning=(steps, batch, workers, data))
+    given: Given = {"data": data, "init": init}
+    make = partial(classifier_stage, chosen, seed, **given)
+    _run(make, chosen, ("classifier", preset), given, output, seed, resume)
 
 
 def score_sde(
@@ -166,19 +149,13 @@ def score_sde(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `generate --model`.
     """
-    from suffuse.training import presets
     from suffuse.training.score_sde import score_sde_stage
     from suffuse.training.score_sde_presets import SCORE_SDES
 
-    chosen = with_config(presets.preset(SCORE_SDES, preset), config)
-    plan = planned(chosen.plan, steps, batch, workers, data)
-    words = {"stage": "score-sde", "preset": preset, "data": data, "stream": stream}
-    run_stage(
-        lambda told, device: score_sde_stage(chosen, seed, data=data, streaming=stream, init=init),
-        Asked(
-            replace(chosen, plan=plan), {**words, "init": init and str(init)}, output, seed, resume
-        ),
-    )
+    chosen = _chosen(SCORE_SDES, preset, config, planning=(steps, batch, workers, data))
+    given: Given = {"data": data, "streaming": stream, "init": init}
+    make = partial(score_sde_stage, chosen, seed, **given)
+    _run(make, chosen, ("score-sde", preset), given, output, seed, resume)
 
 
 def sr3(
@@ -202,16 +179,41 @@ def sr3(
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `upscale --model`.
     """
-    from suffuse.training import presets
     from suffuse.training.sr3 import sr3_stage
     from suffuse.training.sr3_presets import SR3S
 
-    chosen = with_config(presets.preset(SR3S, preset), config)
-    plan = planned(chosen.plan, steps, batch, workers, data)
-    words = {"stage": "sr3", "preset": preset, "data": data, "stream": stream}
-    run_stage(
-        lambda told, device: sr3_stage(chosen, seed, data=data, streaming=stream, init=init),
-        Asked(
-            replace(chosen, plan=plan), {**words, "init": init and str(init)}, output, seed, resume
-        ),
-    )
+    chosen = _chosen(SR3S, preset, config, planning=(steps, batch, workers, data))
+    given: Given = {"data": data, "streaming": stream, "init": init}
+    make = partial(sr3_stage, chosen, seed, **given)
+    _run(make, chosen, ("sr3", preset), given, output, seed, resume)
+
+
+def _chosen(table: Any, name: str, config: Path | None, planning: tuple[Any, ...]) -> Any:
+    """The preset of that name with what a file and the options change of it.
+
+    planning: steps, batch, workers and data, as `planned` takes them
+    """
+    from suffuse.training import presets
+
+    chosen = with_config(presets.preset(table, name), config)
+    return replace(chosen, plan=planned(chosen.plan, *planning))
+
+
+def _run(
+    make: Callable[[], Any],
+    chosen: Any,
+    named: tuple[str, str],
+    given: Given,
+    output: Path,
+    seed: int,
+    resume: bool,
+) -> None:
+    """Trains the stage that `make` makes.
+
+    named: the stage and its preset;  given: what `make` was given besides, for the run's record
+    """
+    words = {"stage": named[0], "preset": named[1], **given}
+    if "streaming" in words:
+        words["stream"] = words.pop("streaming")
+    words["init"] = words["init"] and str(words["init"])
+    run_stage(lambda told, device: make(), Asked(chosen, words, output, seed, resume))

@@ -87,12 +87,13 @@ def jointly(answer: Answer, boxes: Sequence[Box], at_once: int) -> RawModel:
     if len(boxes) == 1:
         return lambda x, level: answer(x, level, [(row, boxes[0]) for row in range(len(x))])
     weight = window(boxes[0])  # tiles are of one size
+    sides = (max(b.top + b.height for b in boxes), max(b.left + b.width for b in boxes))
+    mass = torch.zeros(sides)
+    for box in boxes:
+        box.cut(mass).add_(weight)
 
     def raw(x: Tensor, level: Level) -> Tensor:
         here, total = weight.to(x.device), torch.empty(0)
-        mass = torch.zeros(x.shape[-2:], device=x.device)
-        for box in boxes:
-            box.cut(mass).add_(here)
         every = [(row, box) for row in range(len(x)) for box in boxes]
         for start in range(0, len(every), at_once):
             group = every[start : start + at_once]
@@ -101,7 +102,7 @@ def jointly(answer: Answer, boxes: Sequence[Box], at_once: int) -> RawModel:
                 total = x.new_zeros(len(x), found.shape[1], *x.shape[-2:])
             for (row, box), tile in zip(group, found):
                 box.cut(total[row]).add_(tile * here)
-        return total / mass
+        return total / mass.to(x.device)
 
     return raw
 

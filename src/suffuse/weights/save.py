@@ -108,7 +108,7 @@ def save_pixel(
         parts = {"unet": [index[1], index[2]]}
         if model.scheduler:
             _json(fresh / SCHEDULER, model.scheduler)
-            parts["scheduler"] = ["diffusers", model.scheduler["_class_name"]]
+            parts["scheduler"] = [index[1], model.scheduler["_class_name"]]
         _json(fresh / INDEX, {"_class_name": index[0], **parts})
 
     _replace(Path(folder), write)
