@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from fastapi import APIRouter, Body, FastAPI
+from fastapi import APIRouter
 from fastapi import Request as HTTP
 from fastapi.concurrency import run_in_threadpool
 
@@ -20,7 +20,7 @@ from suffuse.studio.a1111_asked import Asked, AskedFromPicture
 from suffuse.studio.a1111_calls import IDLE, Call, Calls
 from suffuse.studio.a1111_options import MODEL, Options, checked, model_named, previews, title
 from suffuse.studio.a1111_request import requests_of
-from suffuse.studio.following import follow
+from suffuse.studio.following import ended
 from suffuse.studio.guard import client_of
 from suffuse.studio.service import Service
 from suffuse.studio.views import JobView
@@ -109,3 +109,23 @@ class Desk:
                 raise
         model = model_named(options.get(MODEL), await run_in_threadpool(self.service.models))
         return await run_in_threadpool(answer.drawn, self.service, asked, jobs, call, model)
+
+    async def _jobs(self, asked: Asked, options: dict[str, Any], call: Call) -> list[JobView]:
+        """Submits the request's jobs and waits for each in turn."""
+        model = model_named(options.get(MODEL), await run_in_threadpool(self.service.models))
+        settings = self.service.settings
+        for request in await run_in_threadpool(requests_of, asked, options, settings):
+            job = await run_in_threadpool(
+                self.service.submit,
+                request,
+                client=call.client,
+                model=model.name,
+                preview=previews(options),
+            )
+            call.jobs.append(job.id)
+        return [await self._ended(id, call) for id in call.jobs]
+
+    async def _ended(self, id: str, call: Call) -> JobView:
+        job = await ended(self.service, id, call.heard)
+        call.next()
+        return job

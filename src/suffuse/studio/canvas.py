@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from PIL import Image, ImageChops, ImageFilter, ImageOps, ImageStat
 
+from suffuse.studio.problems import Problem
+from suffuse.studio.settings import Limits
+
 Size = tuple[int, int]  # width, height in pixels
 
 
@@ -43,6 +46,13 @@ def _mean(picture: Image.Image, white: Image.Image) -> tuple[int, ...]:
     known = ImageChops.invert(white)
     seen = known if known.getbbox() else None  # all is masked: then of all
     return (*(round(level) for level in ImageStat.Stat(picture.convert("RGB"), seen).mean), 255)
+
+
+def check_size(size: Size, limits: Limits) -> None:
+    """Raises Problem where a side is longer than what may be drawn, before anything is resized."""
+    for name, side, most in zip(("width", "height"), size, (limits.width, limits.height)):
+        if side > most:
+            raise Problem(f"{name} {side} is too much: at most {most} pixels", field=name)
 
 
 def fitted(picture: Image.Image, size: Size, crop: bool = False) -> Image.Image:

@@ -14,7 +14,7 @@ from typing import Any
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
-from suffuse.studio.following import follow
+from suffuse.studio.following import failure, follow
 from suffuse.studio.openai_asked import Asked
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
@@ -117,26 +117,6 @@ def _cells(width: int, height: int, factor: int) -> int:
 
 def _size(image: ImageView) -> str:
     return f"{image.width}x{image.height}"
-
-
-async def finished(service: Service, id: str) -> JobView:
-    """The job when it is done. Raises Problem where it did not come to that."""
-    last: Event | None = None
-    async for last in follow(service, id):
-        pass
-    if last is None:
-        raise Problem("the job was lost", status=500)
-    job = JobView.model_validate(last.data["job"])
-    if job.state != "done":
-        raise failure(job)
-    return job
-
-
-def failure(job: JobView) -> Problem:
-    """Why there are no pictures."""
-    if job.state == "cancelled":
-        return Problem("the job was cancelled", status=409)
-    return Problem(job.error or "the job failed", status=500)
 
 
 async def stream(drawing: Drawing, id: str) -> AsyncIterator[str]:

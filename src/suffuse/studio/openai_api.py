@@ -16,9 +16,10 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from suffuse.studio.following import ended, failure
 from suffuse.studio.guard import client_of
 from suffuse.studio.inputs import picture
-from suffuse.studio.openai_answer import Drawing, finished, stream
+from suffuse.studio.openai_answer import Drawing, stream
 from suffuse.studio.openai_asked import (
     Asked,
     AskedEdit,
@@ -113,9 +114,11 @@ async def _file(form: FormData, name: str) -> bytes | None:
     found = [*form.getlist(name), *form.getlist(f"{name}[]")]
     if len(found) > 1:
         raise Problem(f"{name}: {len(found)} pictures, one is taken a request", field=name)
-    if found and not isinstance(found[0], UploadFile):
+    if not found:
+        return None
+    if not isinstance(found[0], UploadFile):
         raise Problem(f"{name} must be a file", field=name)
-    return await found[0].read() if found else None
+    return await found[0].read()
 
 
 def _start(service: Service, asked: AskedEdit, files: dict[str, bytes | None]) -> Start:
@@ -124,7 +127,7 @@ def _start(service: Service, asked: AskedEdit, files: dict[str, bytes | None]) -
     limits = service.settings.limits
     image = picture(files["image"], "image", limits)
     mask = None if files["mask"] is None else picture(files["mask"], "mask", limits)
-    return edit_start(asked, image, mask)
+    return edit_start(asked, image, mask, limits)
 
 
 # ---- drawing ------------------------------------------------------------------------------------
@@ -147,5 +150,7 @@ async def _drawn(
     if asked.stream:
         head = {"Cache-Control": "no-store"}
         return StreamingResponse(stream(drawing, job.id), 200, head, "text/event-stream")
-    ended = await finished(service, job.id)
-    return JSONResponse(await run_in_threadpool(drawing.whole, ended))
+    done = await ended(service, job.id)
+    if done.state == "cancelled":
+        raise failure(done)
+    return JSONResponse(await run_in_threadpool(drawing.whole, done))

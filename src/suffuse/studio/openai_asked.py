@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from suffuse.studio import canvas
 from suffuse.studio.problems import Problem
+from suffuse.studio.settings import Limits
 from suffuse.studio.views import ModelView
 from suffuse.systems.request import Request
 
@@ -108,7 +109,7 @@ class Start:
     mask: Image | None = None
 
 
-def edit_start(asked: AskedEdit, image: Image, mask: Image | None) -> Start:
+def edit_start(asked: AskedEdit, image: Image, mask: Image | None, limits: Limits) -> Start:
     """What is transparent in the mask, or else in the picture, is drawn anew. Raises Problem."""
     if mask is not None and mask.size != image.size:
         sizes = f"{mask.width}x{mask.height} and {image.width}x{image.height}"
@@ -119,6 +120,7 @@ def edit_start(asked: AskedEdit, image: Image, mask: Image | None) -> Start:
     if (clear := canvas.holes(image)) is not None:
         image = canvas.bleed(image, clear)
     if (size := asked.wanted_size()) is not None:
+        canvas.check_size(size, limits)
         image = canvas.fitted(image.convert("RGB"), size)
         where = where and canvas.fitted(where, size)
     return Start(image, where)
