@@ -144,13 +144,13 @@ def _titles(request: Request) -> tuple[str | None, str | None]:
     """The web UI's names of the sampler and the schedule, whatever names the request uses."""
     if request.sampler is None:
         return None, request.grid and GRID_NAMES[request.grid]
-    from suffuse.diffusion.samplers import SAMPLERS, resolve
+    from suffuse.diffusion.sampler_names import NAMES, resolve
 
     found = resolve(request.sampler)
     # A name that stands for options beyond its sampler's is kept, or they would be lost; so are
     # those of score SDEs, which the web UI does not know.
-    kept = found.options or found.name not in SAMPLERS
-    sampler = request.sampler if kept else SAMPLERS[found.name].title
+    kept = found.options or found.name not in NAMES
+    sampler = request.sampler if kept else NAMES[found.name].title
     grid = request.grid or found.grid
     return sampler, grid and GRID_NAMES[grid]
 
