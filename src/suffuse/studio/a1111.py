@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import aclosing
 from typing import Any
 
 from fastapi import APIRouter
@@ -20,10 +21,11 @@ from suffuse.studio.a1111_asked import Asked, AskedFromPicture
 from suffuse.studio.a1111_calls import IDLE, Call, Calls
 from suffuse.studio.a1111_options import MODEL, Options, checked, model_named, previews, title
 from suffuse.studio.a1111_request import requests_of
-from suffuse.studio.following import ended
+from suffuse.studio.ended import failure
 from suffuse.studio.guard import client_of
 from suffuse.studio.service import Service
 from suffuse.studio.views import JobView
+from suffuse.studio.waiting import events, no_job
 
 
 def router(service: Service) -> APIRouter:
@@ -126,6 +128,15 @@ class Desk:
         return [await self._ended(id, call) for id in call.jobs]
 
     async def _ended(self, id: str, call: Call) -> JobView:
-        job = await ended(self.service, id, call.heard)
+        """The job when it has ended, by itself or by its client. Raises Problem if it failed."""
+        async with aclosing(events(self.service, id)) as heard:
+            async for event in heard:
+                if event is not None and event.kind == "step":
+                    call.heard(event.data)
         call.next()
+        job = await run_in_threadpool(self.service.job, id)
+        if job is None:
+            raise no_job()
+        if job.state == "failed":
+            raise failure(job)
         return job

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 from PIL import Image
 from pydantic import BaseModel
 
+from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio import library
 from suffuse.studio.a1111_options import title
 from suffuse.studio.inputs import base64_bytes, picture
@@ -98,9 +99,7 @@ def _done() -> None:
 
 def samplers() -> list[dict[str, Any]]:
     """Every sampler by the web UI's title; our own name is its alias."""
-    from suffuse.diffusion.samplers import SAMPLERS
-
-    return [{"name": e.title, "aliases": [name], "options": {}} for name, e in SAMPLERS.items()]
+    return [{"name": e.title, "aliases": [name], "options": {}} for name, e in NAMES.items()]
 
 
 def schedulers() -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import ImageOps
 from PIL.Image import Image
 
+from suffuse.diffusion.sampler_names import resolve
 from suffuse.errors import SuffuseError
 from suffuse.studio import canvas, library
 from suffuse.studio.a1111_asked import Asked, AskedFromPicture, refuse_what_cannot_be
@@ -105,6 +106,10 @@ def _words(asked: Asked, folders: Sequence[Path]) -> Request:
 
 # ---- samplers -----------------------------------------------------------------------------------
 
+# Clients send eta with every sampler; as in the web UI, it counts for DDIM and those that draw
+# noise at each step. (Ours would take it for more, "DPM++ 2M" for one.)
+WITH_ETA = ("ddim", "euler_a", "dpm2_a", "dpm++_2s_a", "dpm++_sde", "dpm++_2m_sde", "dpm++_3m_sde")
+
 
 def grid_of(scheduler: str | None) -> str | None:
     """Our grid for one of the web UI's schedulers, by its name or its label.
@@ -120,20 +125,13 @@ def grid_of(scheduler: str | None) -> str | None:
 
 
 def sampler_of(asked: Asked) -> tuple[str, float | None]:
-    """The sampler's name, and eta if that sampler uses one. Raises Problem (404).
-
-    Clients send eta with every sampler. It counts, as in the web UI, where the sampler draws noise
-    and for DDIM.
-    """
-    from suffuse.diffusion.samplers import SAMPLERS, resolve
-
+    """The sampler's name, and eta if that sampler uses one. Raises Problem (404)."""
     name = asked.sampler_name or asked.sampler_index or "Euler"
     try:
-        entry = SAMPLERS.get(found := resolve(name).name)
+        found = resolve(name)
     except SuffuseError as problem:
         raise Problem(str(problem), field="sampler_name", status=404) from None
-    uses = entry is not None and "eta" in entry.takes and (entry.stochastic or found == "ddim")
-    return name, asked.eta if uses else None
+    return name, asked.eta if found.name in WITH_ETA else None
 
 
 # ---- pictures -----------------------------------------------------------------------------------

@@ -8,17 +8,19 @@ import json
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 
-from suffuse.studio.following import failure, follow
+from suffuse.studio.ended import failure
 from suffuse.studio.openai_asked import Asked
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.views import Event, ImageView, JobView
+from suffuse.studio.waiting import events
 from suffuse.systems.request import Request
 
 
@@ -123,19 +125,27 @@ async def stream(drawing: Drawing, id: str) -> AsyncIterator[str]:
     """The job's server-sent events: partial pictures, each finished one, or an error."""
     sent: set[str] = set()
     partials: Counter[int] = Counter()
-    async for event in follow(drawing.service, id):
-        for image in _images(event):
-            if image.id not in sent:
-                sent.add(image.id)
-                yield _sse(await run_in_threadpool(drawing.completed, image))
-        data = event.data
-        if event.kind == "step" and data["preview"] and data["step"] < data["steps"]:
-            index = partials[data["image"]]
-            if index < drawing.asked.partials:
-                partials[data["image"]] += 1
-                yield _sse(await run_in_threadpool(drawing.partial, index, data["preview"]))
-        if event.kind in ("failed", "cancelled"):
-            yield _sse(_error(failure(JobView.model_validate(data["job"]))))
+    async with aclosing(events(drawing.service, id)) as heard:
+        async for event in heard:
+            if event is None:
+                yield ": still there\n\n"
+                continue
+            for image in _images(event):
+                if image.id not in sent:
+                    sent.add(image.id)
+                    yield _sse(await run_in_threadpool(drawing.completed, image))
+            if _tells(event) and partials[event.data["image"]] < drawing.asked.partials:
+                index, preview = partials[event.data["image"]], event.data["preview"]
+                partials[event.data["image"]] += 1
+                yield _sse(await run_in_threadpool(drawing.partial, index, preview))
+            if event.kind in ("failed", "cancelled"):
+                yield _sse(_error(failure(JobView.model_validate(event.data["job"]))))
+
+
+def _tells(event: Event) -> bool:
+    """Whether it has a picture that is not finished."""
+    data = event.data
+    return event.kind == "step" and bool(data["preview"]) and data["step"] < data["steps"]
 
 
 def _images(event: Event) -> list[ImageView]:

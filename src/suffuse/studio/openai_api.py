@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.datastructures import FormData, UploadFile
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from suffuse.studio.following import ended, failure
+from suffuse.studio.ended import made
 from suffuse.studio.guard import client_of
 from suffuse.studio.inputs import picture
 from suffuse.studio.openai_answer import Drawing, stream
@@ -34,6 +34,7 @@ from suffuse.studio.openai_asked import (
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.views import ModelView
+from suffuse.studio.waiting import finished
 
 AskedForm = TypeVar("AskedForm", bound=AskedEdit)
 
@@ -150,7 +151,5 @@ async def _drawn(
     if asked.stream:
         head = {"Cache-Control": "no-store"}
         return StreamingResponse(stream(drawing, job.id), 200, head, "text/event-stream")
-    done = await ended(service, job.id)
-    if done.state == "cancelled":
-        raise failure(done)
-    return JSONResponse(await run_in_threadpool(drawing.whole, done))
+    ended = made(await finished(service, http, job.id))
+    return JSONResponse(await run_in_threadpool(drawing.whole, ended))
