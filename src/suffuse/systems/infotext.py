@@ -36,8 +36,9 @@ GRID_NAMES = {
     "polyexponential": "Polyexponential",
     "beta": "Beta",
 }
-_GRIDS: dict[str, str | None] = {shown.lower(): name for name, shown in GRID_NAMES.items()}
-_GRIDS |= {"automatic": None, "normal": "linspace"}
+# The other way: our word for what the web UI shows, in small letters.
+GRIDS: dict[str, str | None] = {shown.lower(): name for name, shown in GRID_NAMES.items()}
+GRIDS |= {"automatic": None, "normal": "linspace"}
 
 
 @dataclass(frozen=True)
@@ -157,10 +158,10 @@ def _titles(request: Request) -> tuple[str | None, str | None]:
 def _grid(schedule: str | None) -> str | None:
     if schedule is None:
         return None
-    if schedule.lower() not in _GRIDS:
+    if schedule.lower() not in GRIDS:
         known = ", ".join(GRID_NAMES.values())
         raise SuffuseError(f"the picture's schedule type {schedule!r} is not one of ours: {known}")
-    return _GRIDS[schedule.lower()]
+    return GRIDS[schedule.lower()]
 
 
 def _read(key: str, value: str, kind: type) -> Any:
