@@ -10,8 +10,14 @@ from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
-from sqlalchemy.exc import NoSuchModuleError, TimeoutError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    TimeoutError,
+)
 
 from suffuse.errors import SuffuseError
 from suffuse.studio import tables
@@ -42,8 +48,11 @@ class Store:
         except DBAPIError as error:
             raise SuffuseError(f"the database cannot be used: {_reason(error)}") from error
 
+    def give_up(self) -> None:
+        """Transactions wait no longer for a database that is away: they raise Refused."""
+        self._closing.set()
+
     def close(self) -> None:
-        """Ends transactions that still wait for the database; they raise Refused."""
         self._closing.set()
         self._engine.dispose()
 
