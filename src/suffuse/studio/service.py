@@ -39,7 +39,8 @@ class Service:
     """A queue of jobs in a database, files beside it, and a worker process for each device.
 
     All methods may be called from any thread; they block for a database call at most. While the
-    database is away they raise Refused (503) after some seconds.
+    database is away they raise Refused (503) after some seconds. Raises SuffuseError for a database
+    address that makes no sense.
     """
 
     def __init__(self, settings: Settings) -> None:
