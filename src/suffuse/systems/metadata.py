@@ -104,7 +104,7 @@ def read_parameters(path: str | PathLike[str]) -> Metadata:
     name = fspath(path)
     try:
         with Image.open(path) as image:
-            texts = _texts(image)
+            texts = stored_text(image)
     except FileNotFoundError:
         raise SuffuseError(f"there is no file '{name}'") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -136,7 +136,7 @@ def _ours(name: str, texts: Mapping[str, str]) -> Metadata:
     return Metadata(shown, request, origin, version)
 
 
-def _texts(image: Image) -> dict[str, str]:
+def stored_text(image: Image) -> dict[str, str]:
     """Text by keyword, wherever the file's format keeps it."""
     text = getattr(image, "text", None)  # only PNG images have it, also for chunks after the pixels
     if text is not None:
