@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from suffuse.errors import SuffuseError
 from suffuse.studio import gallery, jobs
@@ -143,7 +144,10 @@ class Service:
             row = jobs.add(connection, values, limits, patience)
             return self._desk.view(connection, row)
 
-        job = self._store.write(add)
+        try:
+            job = self._store.write(add)
+        except IntegrityError:  # another thread was quicker with the same key: its job is there now
+            job = self._store.write(add)
         for lane in self._lanes:
             lane.wake()
         return job
