@@ -75,10 +75,14 @@ def test_eta_counts_for_the_samplers_that_have_one():
         ({"subseed_strength": 0.3}, "there are no variation seeds", 422),
         ({"s_churn": 2}, "s_churn 2", 422),
         ({"script_name": "X/Y/Z plot"}, "there are no scripts", 422),
-        ({"alwayson_scripts": {"ControlNet": {}}}, "alwayson_scripts ControlNet: there are no", 422),
+        (
+            {"alwayson_scripts": {"ControlNet": {}}},
+            "alwayson_scripts ControlNet: there are no",
+            422,
+        ),
         ({"sampler_name": "Eulerish"}, "unknown sampler 'Eulerish'", 404),
         ({"scheduler": "kl_optimal"}, "unknown scheduler 'kl_optimal'", 404),
-        ({"prompt": "<lora:none:1>"}, "there is no such LoRA", 404),
+        ({"prompt": "<lora:none:1>"}, "there is no LoRA .none. in the studio", 400),
         ({"prompt": "<hypernet:x:1>"}, "only <lora:…> is known", 422),
         ({"prompt": "<lora:x:much>"}, "its scale is not a number", 422),
         ({"prompt": "<lora:x:1:0.5>"}, "one scale holds", 422),
@@ -91,7 +95,13 @@ def test_what_there_is_not_is_refused_by_name(fields, says, status):
 
 
 def test_what_clients_send_along_is_taken():
-    nothing = {"s_noise": 1, "s_tmin": 0, "tiling": False, "seed_resize_from_w": 0, "script_args": []}
+    nothing = {
+        "s_noise": 1,
+        "s_tmin": 0,
+        "tiling": False,
+        "seed_resize_from_w": 0,
+        "script_args": [],
+    }
     assert only(Asked(prompt="a", seed=1, **nothing)) == only(Asked(prompt="a", seed=1))
 
 

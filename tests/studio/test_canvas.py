@@ -27,7 +27,9 @@ def test_a_picture_without_holes_has_no_mask(mode):
 @given(st.integers(1, 40), st.integers(1, 40), st.data())
 def test_a_hole_takes_the_colours_around_it_and_nothing_else_changes(width, height, data):
     seen = np.full((height, width, 3), (200, 40, 90), np.uint8)
-    hole = np.array(data.draw(st.lists(st.booleans(), min_size=width * height, max_size=width * height)))
+    hole = np.array(
+        data.draw(st.lists(st.booleans(), min_size=width * height, max_size=width * height))
+    )
     hole = hole.reshape(height, width)
     inside = seen.copy()
     inside[hole] = (0, 255, 0)  # what must not show

@@ -122,7 +122,7 @@ def edit_start(asked: AskedEdit, image: Image, mask: Image | None, limits: Limit
     if (size := asked.wanted_size()) is not None:
         canvas.check_size(size, limits)
         image = canvas.fitted(image.convert("RGB"), size)
-        where = where and canvas.fitted(where, size)
+        where = where and canvas.crisp(canvas.fitted(where, size))
     return Start(image, where)
 
 
@@ -144,7 +144,7 @@ def request_of(asked: Asked, start: Start | None = None) -> Request:
         width=width,
         height=height,
         **fields,
-    )
+    ).check()
 
 
 def _strength(asked: Asked, start: Start) -> float:
