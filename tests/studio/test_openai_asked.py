@@ -108,4 +108,4 @@ def test_partial_pictures_are_spread_over_the_steps():
     every = lambda **fields: preview_every(AskedGeneration(prompt="a", **fields), model)  # noqa: E731
     assert every() == every(stream=True) == 0
     assert every(stream=True, partial_images=3) == 5
-    assert every(stream=True, partial_images=1, steps=3) == 2
+    assert every(stream=True, partial_images=2, steps=4) == 1

@@ -6,7 +6,6 @@ Names and meanings are OpenAI's; `seed`, `steps`, `guidance`, `negative_prompt`,
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -167,6 +166,7 @@ def model_named(given: str | None, models: list[ModelView]) -> ModelView:
 
 
 def preview_every(asked: Asked, model: ModelView) -> int:
-    """Steps from one partial picture to the next, evenly spread before the last; 0 = none."""
+    """Steps from one partial picture to the next, so that all that were asked for come before the
+    last step; 0 = none."""
     steps = asked.steps or model.defaults.steps or 30
-    return math.ceil(steps / (asked.partials + 1)) if asked.stream and asked.partials else 0
+    return max(1, steps // (asked.partials + 1)) if asked.stream and asked.partials else 0
