@@ -92,7 +92,7 @@ def _answer_problems(app: FastAPI) -> None:
         where = [str(part) for part in first["loc"][1:]]
         field = where[0] if where else None
         said = first["msg"][:1].lower() + first["msg"][1:]
-        status = 400 if http.url.path.startswith("/v1/") else 422  # as OpenAI has it
+        status = 422 if http.url.path.startswith("/sdapi/") else 400  # as the web UI has it
         return answer(http.url.path, status, f"{field}: {said}" if field else said, field)
 
     @app.exception_handler(HTTPException)

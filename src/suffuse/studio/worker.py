@@ -44,6 +44,8 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     logging.basicConfig(format=f"%(levelname)s worker {device}: %(message)s")
     with contextlib.suppress(EOFError, OSError, _Stopped):
         _Worker(pipe).work(settings, device, threads)
+    logging.shutdown()
+    os._exit(0)  # taking torch down in good order would take seconds, for nothing
 
 
 def _end_with_the_service() -> None:
