@@ -217,7 +217,9 @@ class Slow(threading.Thread):
         self.start()
 
     def run(self):
-        self.found = self.api.txt2img(prompt="a red apple", width=128, height=128, steps=150, n_iter=2)
+        self.found = self.api.txt2img(
+            prompt="a red apple", width=128, height=128, steps=150, n_iter=2
+        )
 
     def watch(self, until):
         """The first progress of which `until` is true."""
