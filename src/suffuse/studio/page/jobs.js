@@ -7,8 +7,8 @@ import { t } from "./words.js";
 /**
  * A job as the server tells it, and what the page saw of it.
  * @typedef {{id: string, state: string, request: any, images: any[], error: ?string,
- *   attempts: number, place: ?number, cell: boolean, steps: Map<number, {step: number, steps: number}>,
- *   previews: Map<number, string>, share: number, secondsLeft: ?number}} Job
+ *   attempts: number, place: ?number, cell: boolean, share: number, secondsLeft: ?number,
+ *   steps: Map<number, {step: number, steps: number}>, previews: Map<number, string>}} Job
  */
 
 /** @type {Map<string, Job>} */
@@ -136,10 +136,6 @@ async function follow(job) {
       }
     } catch (error) {
       if (error instanceof Refused && error.status === 404) forget(job);
-      else if (error instanceof Refused && error.status === 401) {
-        following.delete(job.id); // no key was given: the next thing asked for asks again
-        return;
-      }
     }
     await present();
     if (active(job)) await wait(pause);

@@ -1,5 +1,5 @@
 // English. `key_one` is the sentence for n = 1; words in {braces} are filled in.
-export const en = {
+export const words = {
   title: "Suffuse studio", skip: "Skip to the content", views: "Views", create: "Create",
   gallery: "Gallery", compare: "Compare", language: "Language", theme: "Light or dark",
   theme_light: "Light", theme_dark: "Dark", keys: "Keyboard", close: "Close",
@@ -58,6 +58,15 @@ export const en = {
   film_gone: "The film could not be loaded.", play: "Play", pause: "Pause",
   explain_missing: "Nothing was recorded while this picture was made. The same seed makes it again, this time with notes.",
   explain_make: "Show how it works",
+  heat: "Where each word looked", heat_hint: "Hover over a word, or press it to keep it.",
+  heat_of: "“{word}”: the brighter, the more that place attended to it.",
+  heat_label: "Map of attention over the picture", heat_resolution: "Resolution",
+  heat_when: "Which steps", heat_all: "All steps", heat_step: "The step below",
+  timeline: "Step by step", guess: "What the model expects at the end",
+  push: "Where guidance pushed ({norm})", push_none: "No guidance at this step",
+  level: "Signal against noise", level_at: "Noise σ {sigma}, signal α {alpha}",
+  latent: "Latent channels", latent_hint: "The autoencoder turns these into the picture.",
+  channel: "Channel {n}",
   search: "Search the gallery", search_hint: "Words, sampler, model or seed", load_more: "More",
   found: "{n} pictures", found_one: "One picture", found_none: "Nothing found. Try fewer words.",
   gallery_empty: "Nothing here yet: the pictures you make are kept here.",
@@ -84,8 +93,6 @@ export const en = {
   key_walk: "Walk through pictures", key_close: "Close", key_brush: "Brush smaller, larger",
   key_erase: "Brush or eraser", key_invert: "Invert the mask", key_undo: "Undo in the mask",
   key_help: "This help",
-  api_key: "API key", api_key_ask: "This studio asks for a key. It is kept until you close the tab.",
-  api_key_wrong: "That was not the key. Please try again.", api_key_go: "Open",
   offline: "The service does not answer. Trying again …",
   online: "The service is back; your jobs go on.",
   refused: "The service refused this ({status}).",
