@@ -65,21 +65,22 @@ def cfg(
     net: Network[Context],
     cond: Cond,
     null: Cond | None,
-    scale: float,
+    scale: float | Tensor,
     rescale: float = 0.0,
     channels: int | None = None,
     interval: tuple[float, float] | None = None,
 ) -> RawModel:
     """Classifier-free guidance, `null + scale * (cond - null)`, in one call for both.
 
-    With `scale == 1` the null plays no part and nothing is computed for it; it may then be None.
-    A null of one row serves every image. `rescale` is the phi of `rescaled`. Of a network that
-    learns its variance only the first `channels` are guided: an extrapolated variance is none.
-    Outside an `interval` of sigma / alpha nothing is guided, see `within`.
+    The scale is a number, or one for each image, (B, 1, 1, 1). Where all are 1 the null plays no
+    part and nothing is computed for it; it may then be None. A null of one row serves every image.
+    `rescale` is the phi of `rescaled`. Of a network that learns its variance only the first
+    `channels` are guided: an extrapolated variance is none. Outside an `interval` of sigma / alpha
+    nothing is guided, see `within`.
 
-    Raises `ValueError` when there is no null and the scale is not 1.
+    Raises `ValueError` when there is no null and a scale is not 1.
     """
-    if scale == 1:
+    if bool((torch.as_tensor(scale) == 1).all()):
         return bind(net, cond)
     if null is None:
         raise ValueError(f"guidance of scale {scale} needs a null conditioning")

@@ -8,7 +8,7 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -35,7 +35,7 @@ from suffuse.networks.unet import UNet
 from suffuse.systems import generate
 from suffuse.systems.classifier import NoisyClassifier, Steer, classifier_of
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
-from suffuse.systems.generate import Job, Known
+from suffuse.systems.generate import Job, Known, Steps
 from suffuse.systems.pixels import PixelSystem
 from suffuse.systems.request import Progress, Request
 from suffuse.weights.parts import Place
@@ -73,7 +73,7 @@ class DDPM(PixelSystem[UNet]):
         grid: Grid,
         sampling: Sampling,
         labels: tuple[Tensor, Tensor],
-        guidance: float = 1.0,
+        guidance: float | Tensor = 1.0,
         rescale: float = 0.0,
         interval: tuple[float, float] | None = None,
         steer: Steer | None = None,
@@ -81,6 +81,7 @@ class DDPM(PixelSystem[UNet]):
         """From x (B, C, H, W), of the grid's first level, to images (algorithm 2, or any sampler).
 
         labels: classes (B,) to draw, and those to steer away from; -1 is no class
+        guidance: its scale, one number or one for each image, (B, 1, 1, 1)
         interval: of sigma / alpha, outside which there is no guidance
         steer: what else guides the denoiser, such as a classifier (`NoisyClassifier.steer`)
         """
@@ -167,7 +168,8 @@ class DDPM(PixelSystem[UNet]):
         self, request: Request, *, noise: Tensor | None = None, together: int = 1
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        yield from generate.stream(self._job(self.resolve(request)), noise, together)
+        resolved = self.resolve(request)
+        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.
@@ -224,32 +226,35 @@ class DDPM(PixelSystem[UNet]):
         """How many times the network shrinks a side."""
         return 2 ** (len(self.unet.down) - 1)
 
-    def _job(self, request: Request) -> Job:
-        assert request.width and request.height and request.guidance is not None
-        labels, sampling = self._labels(request), self._sampling(request)
-        guided = (request.guidance, request.rescale, request.guidance_interval)
-        judge = self._classifier(request)
-
-        def sampler(count: int) -> generate.Steps:
-            pair, steer = (labels[:1].expand(count), labels[1:].expand(count)), None
-            if judge is not None:
-                wanted = torch.full((count,), judge.label(request.prompt), device=self.device)
-                steer = judge.steer(wanted, request.classifier_scale)
-
-            def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
-                return self.sample(x, noise, grid, sampling, pair, *guided, steer)
-
-            return steps
-
+    def job(self, requests: Sequence[Request]) -> Job:
+        """Resolved requests of one picture each, with equal `together.key`s, as one batch."""
+        one = requests[0]
+        assert one.width and one.height
         return Job(
-            request,
-            (self.channels, request.height, request.width),
+            requests,
+            (self.channels, one.height, one.width),
             self.device,
-            self._grid(request),
-            sampler,
-            partial(self._known, request),
-            lambda x: generate.to_picture(x[0]),
+            self._grid(one),
+            partial(self._sampler, requests),
+            partial(self._known, requests),
+            lambda row, x: generate.to_picture(x[0]),
         )
+
+    def _sampler(self, requests: Sequence[Request]) -> Steps:
+        """The requests' sampler with the guided denoiser bound to it."""
+        one = requests[0]
+        asked, away = torch.stack([self._labels(request) for request in requests]).unbind(1)
+        scale, sampling = generate.scales(requests, self.device), self._sampling(one)
+        judge, steer = self._classifier(one), None
+        if judge is not None:
+            wanted = [judge.label(request.prompt) for request in requests]
+            steer = judge.steer(torch.tensor(wanted, device=self.device), one.classifier_scale)
+        guided = (scale, one.rescale, one.guidance_interval)
+
+        def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
+            return self.sample(x, noise, grid, sampling, (asked, away), *guided, steer)
+
+        return steps
 
     @property
     def channels(self) -> int:
@@ -263,16 +268,7 @@ class DDPM(PixelSystem[UNet]):
     def _grid(self, request: Request) -> Grid:
         return generate.grid_of(request, self._sampling(request), self.device)
 
-    def _known(self, request: Request, noise: Noise) -> Known | None:
-        """The request's picture: pixels are their own latents."""
-        image, mask = request.pictures()
-        if image is None:
-            return None
-        assert request.width and request.height
-        pixels = generate.to_tensor(
-            generate.fit(image, request.width, request.height), self.channels
-        ).to(self.device)
-        if mask is None:
-            return Known(pixels)
-        mask = generate.fit(mask, request.width, request.height)
-        return Known(pixels, generate.repaint_cells(mask, 1).to(self.device))
+    def _known(self, requests: Sequence[Request], noise: Noise) -> Known | None:
+        """The requests' pictures: pixels are their own latents."""
+        found = generate.given(requests, 1, self.channels)
+        return None if found is None else found.moved(found.latent.to(self.device))

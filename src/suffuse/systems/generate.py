@@ -6,16 +6,15 @@ and the grid's tail), inpainting a constraint after each step, so any model can 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from suffuse.diffusion.chain import respaced_grid
 from suffuse.diffusion.grid import Grid, make_grid
@@ -34,79 +33,113 @@ Steps = Callable[[Tensor, Grid, Noise], Iterator[Step]]  # a sampler with its de
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """A picture to start from, in the model's own space.
+    """Pictures to start from, in the model's own space.
 
-    latent: (1, C, h, w), scaled as the network sees it
-    repaint: (1, 1, h, w) in {0, 1}, 1 where the picture may change; None = everywhere
+    latent: (B, C, h, w), scaled as the network sees it
+    repaint: (B, 1, h, w) in {0, 1}, 1 where a picture may change; None = everywhere
     """
 
     latent: Tensor
     repaint: Tensor | None = None
 
+    def moved(self, latent: Tensor) -> Known:
+        """The same with these latents, where they are."""
+        repaint = None if self.repaint is None else self.repaint.to(latent.device)
+        return Known(latent, repaint)
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A resolved request, and all that one model has to say about running it.
+    """A batch of B pictures, and all that one model has to say about running it.
 
+    requests: what each of them is asked to be, resolved, n = 1
     shape: (C, h, w) of what is denoised
-    sampler: for so many images, the sampler with the guided denoiser bound to it
-    known: the request's picture in the model's space, None without one; may draw noise
-    picture: (1, C, h, w), as the network sees it -> picture
+    sampler: makes the sampler with the guided denoiser bound to it
+    known: the requests' pictures in the model's space, None without any; may draw noise
+    picture: of a row of the batch, (1, C, h, w) as the network sees it -> picture
     """
 
-    request: Request
+    requests: Sequence[Request]
     shape: tuple[int, int, int]
     device: torch.device
     grid: Grid
-    sampler: Callable[[int], Steps]
+    sampler: Callable[[], Steps]
     known: Callable[[Noise], Known | None]
-    picture: Callable[[Tensor], Picture]
+    picture: Callable[[int, Tensor], Picture]
 
 
-def stream(job: Job, noise: Tensor | None = None, together: int = 1) -> Iterator[Progress]:
-    """The job step by step, `together` images a batch; image i uses seed + i.
+class Drawing(Protocol):
+    """What a system is to `stream`; it matches by shape, nothing inherits from it."""
 
-    noise: (n, C, h, w) standard normal to start from, in place of the seed's. Raises SuffuseError.
+    def job(self, requests: Sequence[Request]) -> Job:
+        """Resolved requests of one picture each, which may share a batch, as a batch."""
+        ...
+
+
+def stream(
+    system: Drawing, requests: Sequence[Request], noise: Tensor | None = None, together: int = 1
+) -> Iterator[tuple[int, Progress]]:
+    """Resolved requests step by step, `together` pictures a batch: which request, and its step.
+
+    noise: (pictures, C, h, w) standard normal to start from, in place of the seeds'. Raises
+    SuffuseError.
     """
-    n = job.request.n
-    if noise is not None and len(noise) != n:
+    pictures = [(which, i) for which, request in enumerate(requests) for i in range(request.n)]
+    if noise is not None and len(noise) != len(pictures):
+        n = len(pictures)
         raise SuffuseError(f"noise has {len(noise)} rows for n = {n}: give one each")
-    for first in range(0, n, together):
-        rows = range(first, min(first + together, n))
-        yield from _batch(job, rows, None if noise is None else noise[rows])
+    for first in range(0, len(pictures), together):
+        rows = pictures[first : first + together]
+        job = system.job([alone(requests[which], i) for which, i in rows])
+        given = None if noise is None else noise[first : first + together]
+        for step in steps(job, given):
+            for row, progress in enumerate(_progress(job, step)):
+                which, i = rows[row]
+                yield which, progress._replace(image_index=i)
+
+
+def alone(request: Request, i: int) -> Request:
+    """Picture i of a resolved request as a request of its own."""
+    assert request.seed is not None
+    return replace(request, n=1, seed=request.seed + i)
 
 
 @torch.inference_mode()
-def _batch(job: Job, rows: range, first: Tensor | None) -> Iterator[Progress]:
-    assert job.request.seed is not None
-    seeds = [job.request.seed + i for i in rows]
-    noise = Noise(seeds, job.shape, job.device)
+def steps(job: Job, first: Tensor | None = None) -> Iterator[Step]:
+    """The batch step by step; `first` (B, C, h, w) replaces the seeds' initial noise."""
+    noise = Noise([request.seed or 0 for request in job.requests], job.shape, job.device)
     known = job.known(noise)
     if first is None:
         first = noise()
     elif first.shape[1:] != job.shape:
         raise SuffuseError(f"noise is {tuple(first.shape[1:])} an image, not {job.shape}")
-    for step in run(job.sampler(len(rows)), job.grid, noise, first.to(job.device), known):
-        last = step.i == len(job.grid) - 1
-        pictures = _finish(job, step.x) if last else None
-        for row, i in enumerate(rows):
-            yield Progress(
-                image_index=i,
-                i=step.i,
-                steps=len(job.grid),
-                preview=partial(job.picture, step.x0[row : row + 1]),
-                result=None if pictures is None else pictures[row],
-                seed=seeds[row],
-            )
+    yield from run(job.sampler(), job.grid, noise, first.to(job.device), known)
 
 
-def _finish(job: Job, x: Tensor) -> list[Picture]:
-    """Decodes; pixels that were not to be repainted come back byte for byte."""
-    pictures = [job.picture(row[None]) for row in x]
-    image, mask = job.request.pictures()
+def _progress(job: Job, step: Step) -> list[Progress]:
+    """What a step is to each picture of the batch."""
+    last = step.i == len(job.grid) - 1
+    return [
+        Progress(
+            image_index=0,
+            i=step.i,
+            steps=len(job.grid),
+            preview=partial(job.picture, row, step.x0[row : row + 1]),
+            result=finished(job, row, step.x) if last else None,
+            seed=request.seed or 0,
+        )
+        for row, request in enumerate(job.requests)
+    ]
+
+
+@torch.inference_mode()
+def finished(job: Job, row: int, x: Tensor) -> Picture:
+    """Decodes a row of the last x; pixels that were not to be repainted come back byte for byte."""
+    picture = job.picture(row, x[row : row + 1])
+    image, mask = job.requests[row].pictures()
     if image is None or mask is None:
-        return pictures
-    return [paste(fit(p, *image.size), image, mask) for p in pictures]
+        return picture
+    return paste(fit(picture, *image.size), image, mask)
 
 
 def sampling_of(request: Request, sampling: Sampling) -> Sampling:
@@ -199,6 +232,26 @@ def repaint_cells(mask: Picture, factor: int) -> Tensor:
     return torch.nn.functional.max_pool2d(white, factor)
 
 
+def given(requests: Sequence[Request], factor: int, channels: int = 3) -> Known | None:
+    """The pictures that requests of one size start from, as pixels (B, C, H, W) in [-1, 1], and
+    where they may change in cells of `factor` pixels; None where they name none."""
+    pixels, cells = [], []
+    for request in requests:
+        assert request.width and request.height
+        image, mask = request.pictures()
+        if image is not None:
+            pixels.append(to_tensor(fit(image, request.width, request.height), channels))
+        if mask is not None:
+            cells.append(repaint_cells(fit(mask, request.width, request.height), factor))
+    return Known(torch.cat(pixels), torch.cat(cells) if cells else None) if pixels else None
+
+
+def scales(requests: Sequence[Request], device: torch.device) -> Tensor:
+    """Their guidance, (B, 1, 1, 1)."""
+    found = torch.tensor([1.0 if r.guidance is None else r.guidance for r in requests])
+    return found.to(device).view(-1, 1, 1, 1)
+
+
 def paste(result: Picture, original: Picture, mask: Picture) -> Picture:
     """`result` where the mask is white, `original` elsewhere, byte for byte."""
     where = mask.convert("L").point(lambda v: 255 * (v >= 128))
@@ -222,8 +275,3 @@ def check_size(width: int, height: int, factor: int) -> None:
             raise SuffuseError(
                 f"{name} {side} is not divisible by {factor}, this model's factor: try {near}"
             )
-
-
-def enlarge(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """(1, 1, h, w) to another size by nearest neighbours."""
-    return interpolate(mask, size=size, mode="nearest")

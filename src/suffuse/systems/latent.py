@@ -6,15 +6,16 @@ step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.noise import Noise
@@ -167,23 +168,28 @@ class LatentDiffusion:
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
         suited = self.suited(request)
-        if suited is not self:
-            yield from suited.stream(request, noise=noise, together=together)
-            return
-        yield from generate.stream(self._job(self.resolve(request)), noise, together)
+        resolved = suited.resolve(request)
+        yield from (step for _, step in generate.stream(suited, [resolved], noise, together))
 
-    def _job(self, request: Request) -> Job:
-        assert request.width and request.height
+    def job(self, requests: Sequence[Request]) -> Job:
+        """Resolved requests of one picture each, with equal `together.key`s, as one batch."""
+        one = requests[0]
+        assert one.width and one.height
         parts, factor = self.parts, self.parts.autoencoder.config.factor
         return Job(
-            request,
-            (parts.unet_config.in_channels, request.height // factor, request.width // factor),
+            requests,
+            (parts.unet_config.in_channels, one.height // factor, one.width // factor),
             self.device,
-            self._grid(request),
-            partial(self._sampler, request),
-            partial(self._known, request),
+            self._grid(one),
+            partial(self._sampler, requests),
+            partial(self._known, requests),
             self._picture,
         )
+
+    def windows(self, request: Request) -> int:
+        """How many windows of tokens the prompt or the negative takes, whichever is longer."""
+        found = self._text(request).ids([request.prompt, request.negative])
+        return found.shape[1]
 
     def _sampling(self, request: Request) -> Sampling:
         return generate.sampling_of(request, self.parts.sampling)
@@ -194,41 +200,36 @@ class LatentDiffusion:
     def _text(self, request: Request) -> TextEncoder:
         return TextEncoder(self.parts.tokenizer, self.parts.text, request.clip_skip)
 
-    def _sampler(self, request: Request, count: int) -> Steps:
-        """The request's sampler with the guided denoiser bound to it."""
-        assert request.guidance is not None
-        sampling = self._sampling(request)
-        cond, null = self._text(request).pair([request.prompt] * count, [request.negative] * count)
-        raw = cfg(
-            self.parts.unet,
-            cond,
-            null,
-            request.guidance,
-            request.rescale,
-            interval=request.guidance_interval,
-        )
+    def _sampler(self, requests: Sequence[Request]) -> Steps:
+        """The requests' sampler with the guided denoiser bound to it."""
+        one = requests[0]
+        sampling = self._sampling(one)
+        # A text is encoded by itself: among others its numbers could differ in the last digit.
+        pair = cache(self._text(one).pair)
+        pairs = [pair((request.prompt,), (request.negative,)) for request in requests]
+        cond, null = map(Cond.cat, zip(*pairs))
+        scale = generate.scales(requests, self.device)
+        interval = one.guidance_interval
+        raw = cfg(self.parts.unet, cond, null, scale, one.rescale, interval=interval)
         denoiser = sampling.bound(predict(raw, sampling.kind))
         return partial(SAMPLERS[sampling.sampler], denoiser, **sampling.options)
 
-    def _known(self, request: Request, noise: Noise) -> Known | None:
-        """The request's picture in latent space, drawn from the autoencoder's Gaussian."""
-        image, mask = request.pictures()
-        if image is None:
+    def _known(self, requests: Sequence[Request], noise: Noise) -> Known | None:
+        """The requests' pictures in latent space, drawn from the autoencoder's Gaussian."""
+        found = generate.given(requests, self.parts.autoencoder.config.factor)
+        if found is None:
             return None
-        assert request.width and request.height
-        image = generate.fit(image, request.width, request.height)
-        pixels = generate.to_tensor(image).to(self.device, self.dtype)
-        latent = self.parts.autoencoder.encode(pixels).sample(noise().to(self.dtype))
-        latent = (latent.float() - self.parts.latent_shift) * self.parts.latent_scale
-        if mask is None:
-            return Known(latent)
-        mask = generate.fit(mask, request.width, request.height)
-        cells = generate.repaint_cells(mask, self.parts.autoencoder.config.factor)
-        return Known(latent, cells.to(self.device))
+        parts, drawn = self.parts, noise().to(self.dtype)
+        latents = [
+            parts.autoencoder.encode(row[None].to(self.device, self.dtype)).sample(eps[None])
+            for row, eps in zip(found.latent, drawn)
+        ]
+        latent = (torch.cat(latents).float() - parts.latent_shift) * parts.latent_scale
+        return found.moved(latent)
 
     @torch.inference_mode()
-    def _picture(self, latent: Tensor) -> Image:
-        """Latent (1, C, h, w), as the network sees it -> picture."""
+    def _picture(self, row: int, latent: Tensor) -> Image:
+        """Latent (1, C, h, w), as the network sees it -> picture, whichever row it is."""
         raw = latent / self.parts.latent_scale + self.parts.latent_shift
         return generate.to_picture(self.parts.autoencoder.decode(raw.to(self.dtype))[0])
 

@@ -9,7 +9,7 @@ more schedule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from os import PathLike
@@ -204,9 +204,9 @@ class ScoreSDE(PixelSystem[NCSNpp]):
                 "colourising needs a predictor, and no other picture: leave both out"
             )
         pixels = self._pixels(given, request)
-        job = self._job(request, lambda noise: control.colourised(pixels, noise))
-        progress = generate.stream(job, None, together)
-        return [step.result for step in progress if step.result is not None]
+        coloured = _Colouring(self, lambda noise: control.colourised(pixels, noise))
+        progress = generate.stream(coloured, [request], None, together)
+        return [step.result for _, step in progress if step.result is not None]
 
     # ---- what it is made of --------------------------------------------------------------------
 
@@ -273,7 +273,8 @@ class ScoreSDE(PixelSystem[NCSNpp]):
         self, request: Request, *, noise: Tensor | None = None, together: int = 1
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        yield from generate.stream(self._job(self.resolve(request)), noise, together)
+        resolved = self.resolve(request)
+        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.
@@ -299,39 +300,37 @@ class ScoreSDE(PixelSystem[NCSNpp]):
         grid_of(self.process, request, self.device)
         return request
 
-    def _job(self, request: Request, held: Held | None = None) -> Job:
-        assert request.width and request.height and request.sampler
-        known, found = self._known(request), resolve(request.sampler)
+    def job(self, requests: Sequence[Request], held: Held | None = None) -> Job:
+        """Resolved requests of one picture each, with equal `together.key`s, as one batch.
+
+        held: as `sample` takes it
+        """
+        one = requests[0]
+        assert one.width and one.height and one.sampler
+        known, found = self._known(requests), resolve(one.sampler)
         if known is not None and known.repaint is not None and found.name == "pc":
             # Here the paper's way, which `generate.run` then need not: new noise at each level.
             pixels, keep = known.latent, 1 - known.repaint
             held, known = lambda noise: control.inpainted(pixels, keep, noise), Known(pixels)
 
         def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
-            eta = {} if request.eta is None else {"eta": request.eta}
-            return self.sample(x, noise, grid, request.sampler, held, **eta)
+            eta = {} if one.eta is None else {"eta": one.eta}
+            return self.sample(x, noise, grid, one.sampler, held, **eta)
 
         return Job(
-            request,
-            (self.channels, request.height, request.width),
+            requests,
+            (self.channels, one.height, one.width),
             self.device,
-            grid_of(self.process, request, self.device),
-            lambda count: steps,
+            grid_of(self.process, one, self.device),
+            lambda: steps,
             lambda noise: known,
-            lambda x: generate.to_picture(self.outward(x[0])),
+            lambda row, x: generate.to_picture(self.outward(x[0])),
         )
 
-    def _known(self, request: Request) -> Known | None:
-        """The request's picture: pixels are their own latents."""
-        image, mask = request.pictures()
-        if image is None:
-            return None
-        assert request.width and request.height
-        pixels = self._pixels(image, request)
-        if mask is None:
-            return Known(pixels)
-        mask = generate.fit(mask, request.width, request.height)
-        return Known(pixels, generate.repaint_cells(mask, 1).to(self.device))
+    def _known(self, requests: Sequence[Request]) -> Known | None:
+        """The requests' pictures: pixels are their own latents."""
+        found = generate.given(requests, 1, self.channels)
+        return None if found is None else found.moved(self.inward(found.latent.to(self.device)))
 
     def _pixels(self, picture: Image, request: Request) -> Tensor:
         """(1, C, H, W) in the network's range."""
@@ -346,6 +345,17 @@ class ScoreSDE(PixelSystem[NCSNpp]):
     def outward(self, x: Tensor) -> Tensor:
         """And back."""
         return 2 * x - 1 if self.config.unit_range else x
+
+
+@dataclass(frozen=True, eq=False)
+class _Colouring:
+    """A score SDE whose pictures are held to grey values."""
+
+    system: ScoreSDE
+    held: Held
+
+    def job(self, requests: Sequence[Request]) -> Job:
+        return self.system.job(requests, self.held)
 
 
 def _check_plain(request: Request, name: str) -> None:

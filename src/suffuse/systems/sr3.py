@@ -30,6 +30,7 @@ from suffuse.networks.pixel import ADMConfig, SR3Config
 from suffuse.networks.unet import UNet
 from suffuse.systems import generate, sr3_request
 from suffuse.systems.encoders import ClassEncoder
+from suffuse.systems.generate import Job
 from suffuse.systems.pixels import PixelSystem
 from suffuse.systems.request import Progress, Request
 from suffuse.systems.tiles import Group, Tiling, jointly
@@ -242,7 +243,12 @@ class SuperResolution(PixelSystem[UNet]):
         self, request: Request, *, noise: Tensor | None = None, together: int = 1
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        yield from generate.stream(sr3_request.job(self, self.resolve(request)), noise, together)
+        resolved = self.resolve(request)
+        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
+
+    def job(self, requests: Sequence[Request]) -> Job:
+        """Resolved requests of one picture each, with equal `together.key`s, as one batch."""
+        return sr3_request.job(self, requests)
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, a checked picture.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from suffuse.diffusion.grid import Grid
@@ -52,30 +53,27 @@ def resolved(system: SuperResolution, request: Request) -> Request:
     return replace(found, strength=1.0)  # nothing of the picture is kept as a start
 
 
-def job(system: SuperResolution, request: Request) -> Job:
-    """How a resolved request is run."""
-    assert request.width and request.height and request.image is not None
-    ink = Ink.of(request.image)
-    low = generate.to_tensor(ink.colours).to(system.device)
-    sampling = generate.sampling_of(request, system.sampling)
-    ids = system.classes.ids([request.prompt]) if system.classes.names else None
+def job(system: SuperResolution, requests: Sequence[Request]) -> Job:
+    """How resolved requests, which enlarge pictures of one size, run as a batch."""
+    one = requests[0]
+    assert one.width and one.height
+    inks = [Ink.of(request.image) for request in requests if request.image is not None]
+    low = torch.cat([generate.to_tensor(ink.colours) for ink in inks]).to(system.device)
+    sampling = generate.sampling_of(one, system.sampling)
+    words = [request.prompt for request in requests]
+    labels = system.classes.ids(words) if system.classes.names else None
 
-    def sampler(count: int) -> generate.Steps:
-        labels, many = None if ids is None else ids.expand(count), low.expand(count, -1, -1, -1)
-
-        def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
-            return system.sample(x, many, noise, grid, sampling, labels)
-
-        return steps
+    def steps(x: Tensor, grid: Grid, noise: Noise) -> Iterator[Step]:
+        return system.sample(x, low, noise, grid, sampling, labels)
 
     return Job(
-        request,
-        (3, request.height, request.width),
+        requests,
+        (3, one.height, one.width),
         system.device,
-        _grid(system, request),
-        sampler,
+        _grid(system, one),
+        lambda: steps,
         lambda noise: None,
-        lambda x: ink.onto(generate.to_picture(x[0])),
+        lambda row, x: inks[row].onto(generate.to_picture(x[0])),
     )
 
 

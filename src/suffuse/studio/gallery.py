@@ -1,0 +1,76 @@
+"""Everything that is asked of the table of images. Functions take a connection: see `Store`."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, RowMapping, select
+
+from suffuse.studio.disk import FileKind
+from suffuse.studio.tables import images, jobs
+
+
+def new_id() -> str:
+    """32 hex digits: the microsecond, then chance. They sort by age."""
+    return f"{time.time_ns() // 1000:016x}{secrets.token_hex(8)}"
+
+
+def words_of(values: dict[str, Any]) -> str:
+    """What a search looks in."""
+    told = (values[name] for name in ("prompt", "negative", "model", "sampler", "seed"))
+    return "\n".join(str(value) for value in told if value is not None).casefold()
+
+
+def add(connection: Connection, values: dict[str, Any]) -> RowMapping | None:
+    """The new image's row; None where its job has this image already, or has been cancelled."""
+    mine = (images.c.job == values["job"]) & (images.c.index == values["index"])
+    found = connection.execute(select(images).where(mine)).mappings().first()
+    if found is not None:
+        return found if found["id"] == values["id"] else None
+    state = connection.execute(select(jobs.c.state).where(jobs.c.id == values["job"])).scalar()
+    if state != "running":
+        return None
+    connection.execute(images.insert().values(**values))
+    return connection.execute(select(images).where(images.c.id == values["id"])).mappings().one()
+
+
+def one(connection: Connection, id: str) -> RowMapping | None:
+    return connection.execute(select(images).where(images.c.id == id)).mappings().first()
+
+
+def some(
+    connection: Connection, query: str, before: str | None, limit: int
+) -> Sequence[RowMapping]:
+    """The newest first, older than `before`, with all words of `query`."""
+    wanted = select(images).order_by(images.c.id.desc()).limit(limit)
+    if before is not None:
+        wanted = wanted.where(images.c.id < before)
+    for word in query.casefold().split():
+        wanted = wanted.where(images.c.words.contains(word, autoescape=True))
+    return connection.execute(wanted).mappings().all()
+
+
+def remove(connection: Connection, id: str) -> list[tuple[FileKind, str]] | None:
+    """Forgets the image and returns the files that no other row names; None if there is none."""
+    row = one(connection, id)
+    if row is None:
+        return None
+    connection.execute(images.delete().where(images.c.id == id))
+    kinds: dict[FileKind, ColumnElement[Any]] = {
+        "image": images.c.hash,
+        "film": images.c.film,
+        "explanation": images.c.explanation,
+    }
+    left: list[tuple[FileKind, str]] = []
+    for kind, column in kinds.items():
+        digest = row[column.key or ""]
+        if digest is not None and not _named(connection, column, digest):
+            left.append((kind, digest))
+    return left
+
+
+def _named(connection: Connection, column: ColumnElement[Any], digest: str) -> bool:
+    return connection.execute(select(images.c.id).where(column == digest)).first() is not None

@@ -1,0 +1,53 @@
+"""Structured logs: one JSON object a line on standard error, each with the id of its request."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import sys
+from contextvars import ContextVar
+from datetime import datetime, timezone
+from typing import Any
+
+LOG = logging.getLogger("suffuse.studio")
+# The request that the running code serves; "" outside of any.
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+# What every LogRecord has; the rest of one was given as `extra`.
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+class Lines(logging.Formatter):
+    """A record as JSON: time, level, logger, message, request_id, and what was given as extra."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, timezone.utc)
+        line: dict[str, Any] = {
+            "time": when.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if told := request_id.get():
+            line["request_id"] = told
+        line |= {key: value for key, value in vars(record).items() if key not in _OWN}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False, default=str)
+
+
+def configure(level: str = "INFO") -> None:
+    """Send what the studio and uvicorn log to standard error as JSON; uvicorn's own access log is
+    off, since every request has its line from `observing`."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    for name in ("suffuse", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(level if name == "suffuse" else "WARNING")
+    logging.getLogger("uvicorn.access").disabled = True
+
+
+def new_id() -> str:
+    """The id of a request that came without one."""
+    return secrets.token_hex(8)
