@@ -187,8 +187,9 @@ async function picture() {
   pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
   pen.fillStyle = "#222";
   y.values.forEach((v, j) => pen.fillText(title(y.axis, v), size, top + (j + 0.5) * (high + 4)));
-  pictures.forEach((one, at) => one && pen.drawImage(one, left + (at % x.values.length) * (wide + 4),
-    top + Math.floor(at / x.values.length) * (high + 4)));
+  const columns = x.values.length;
+  pictures.forEach((one, at) => one && pen.drawImage(one, left + (at % columns) * (wide + 4),
+    top + Math.floor(at / columns) * (high + 4)));
   pen.fillText(settings.prompt, left, pen.canvas.height - 1.2 * size);
   pen.textAlign = "center";
   x.values.forEach((v, i) =>

@@ -150,6 +150,7 @@ function graph(canvas, steps, at) {
 /** What the autoencoder decodes: one small picture a channel. */
 function latent(channels) {
   return h("section", {}, h("h3", { text: "latent" }),
-    h("p", { class: "note", text: "latent_hint" }), h("div", { class: "latent" }, ...channels.map((src, i) => h("figure", {},
+    h("p", { class: "note", text: "latent_hint" }),
+    h("div", { class: "latent" }, ...channels.map((src, i) => h("figure", {},
       h("img", { src, alt: "" }), h("figcaption", { text: ["channel", { n: i + 1 }] })))));
 }
