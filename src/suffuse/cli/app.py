@@ -15,6 +15,7 @@ from suffuse.cli import (
     finetune,
     generate,
     inspect,
+    studio,
     train,
     train_pixel,
     upscale,
@@ -60,6 +61,7 @@ def _suffuse(
 app.command("generate")(generate.generate)
 app.command("upscale")(upscale.upscale)
 app.command("inspect")(inspect.inspect)
+app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")
 train.app.command("ddpm")(train_pixel.ddpm)
 train.app.command("score-sde")(train_pixel.score_sde)

@@ -21,12 +21,6 @@ class Task(NamedTuple):
     preview: int = 0  # every so many steps; 0 = none
 
 
-class Ready(NamedTuple):
-    """The worker has imported what it needs."""
-
-    device: str
-
-
 class Loaded(NamedTuple):
     """The names of the models that are in memory now, and what is newly known of one."""
 
@@ -81,7 +75,7 @@ class Broken(NamedTuple):
     error: str
 
 
-Message = Ready | Loaded | Stepped | Made | Ended | Idle | Broken
+Message = Loaded | Stepped | Made | Ended | Idle | Broken
 
 # A path with a folder in it, in quotes or bare: only its last part may be told.
 _QUOTED = re.compile(r"(['\"])(?:~|[A-Za-z]:)?[/\\][^'\"]*?([^'\"/\\]+)\1")

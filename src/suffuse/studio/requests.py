@@ -28,12 +28,19 @@ _OWN = ("prompt", "negative", "guidance", "seed", "n", *PICTURES)
 
 def pack(request: Request, keep: Callable[[bytes], str]) -> dict[str, Any]:
     """What `json` can write of a request; `keep` stores the bytes of a picture by their hash."""
-    found = {field.name: getattr(request, field.name) for field in fields(request)}
+    found = plain_fields(request)
     for name in PICTURES:
-        if found[name] is not None:
-            found[name] = keep(png_bytes(_plain(open_upright(found[name], name)), level=1))
+        given = getattr(request, name)
+        if given is not None:
+            found[name] = keep(png_bytes(_plain(open_upright(given, name)), level=1))
+    return found
+
+
+def plain_fields(request: Request) -> dict[str, Any]:
+    """The same without the pictures."""
+    found = {f.name: getattr(request, f.name) for f in fields(request) if f.name not in PICTURES}
     plain: dict[str, Any] = json.loads(json.dumps(found))  # tuples are lists when they come back
-    return plain
+    return plain | dict.fromkeys(PICTURES)
 
 
 def unpack(packed: Mapping[str, Any], find: Callable[[str], Path | None]) -> Request:

@@ -48,8 +48,11 @@ class Store:
         except DBAPIError as error:
             raise SuffuseError(f"the database cannot be used: {_reason(error)}") from error
 
+    def give_up(self) -> None:
+        """Transactions wait no longer for a database that is away: they raise Refused."""
+        self._closing.set()
+
     def close(self) -> None:
-        """Ends transactions that still wait for the database; they raise Refused."""
         self._closing.set()
         self._engine.dispose()
 

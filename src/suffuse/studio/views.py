@@ -137,7 +137,7 @@ class ModelView(View):
 class WorkerView(View):
     device: str
     alive: bool
-    ready: bool  # has imported what it needs
+    ready: bool  # has opened the default model, or tried to
     busy: bool
     restarts: int  # since the service started
     models: list[str]  # loaded
