@@ -115,9 +115,10 @@ def visit(browser: Any, url: str, /, trouble: tuple[str, ...] = (), **look: Any)
     errors: list[str] = []
     page.on("console", lambda said: said.type == "error" and errors.append(said.text))
     page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("request", lambda one: one.url.startswith((url, "data:", "blob:")) or errors.append(one.url))
+    own = (url, "data:", "blob:")
+    page.on("request", lambda one: one.url.startswith(own) or errors.append(one.url))
     page.goto(url)
-    page.wait_for_function("document.querySelector('#f-model option') !== null")
+    page.locator("#f-model option").first.wait_for(state="attached")
     try:
         yield page
         left = [error for error in errors if not any(known in error for known in trouble)]

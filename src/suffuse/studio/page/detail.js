@@ -77,7 +77,8 @@ function look(place) {
   else if (view !== "picture") part = missing(place);
   else {
     const alt = t("picture_of", { prompt: image.prompt });
-    part = h("img", { class: "large", alt, src: image.url });
+    const style = { maxWidth: `${3.5 * image.width}px` };
+    part = h("img", { class: "large", alt, style, src: image.url });
   }
   place.replaceChildren(part);
 }

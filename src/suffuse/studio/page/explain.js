@@ -20,6 +20,10 @@ function parts(found) {
   ].filter(Boolean);
 }
 
+// What is no word of the prompt and takes attention all the same.
+const TOKENS = { "(start)": "token_start", "(end)": "token_end", "(padding)": "token_padding" };
+const TIPS = { "(start)": "token_start_tip", "(padding)": "token_padding_tip" };
+
 /** Words to hover over, focus or press, and the picture under a map of where they attended. */
 function attention({ words, attention: maps, picture }, time) {
   const canvas = h("canvas", { role: "img", label: "heat_label" });
@@ -38,12 +42,13 @@ function attention({ words, attention: maps, picture }, time) {
     const found = map();
     paint(canvas, found);
     canvas.dataset.word = words[word].text;
-    return say(note, "text", "heat_of", { word: words[word].text,
-      percent: (100 * (found.max ?? 0)).toFixed(1) });
+    const share = words[word].share ?? 0;
+    return say(note, "text", "heat_of",
+      { word: buttons[word].textContent, percent: (100 * share).toFixed(share < 0.095 ? 1 : 0) });
   };
   const light = (i) => { word = i; draw(); };
   const buttons = words.map(({ text }, i) => h("button", { type: "button", "aria-pressed": "false",
-    on: {
+    class: text in TOKENS ? "quiet" : "", text: TOKENS[text], tip: TIPS[text], on: {
       pointerenter: () => light(i), focus: () => light(i),
       pointerleave: () => light(pinned), blur: () => light(pinned),
       click: () => {
@@ -51,7 +56,7 @@ function attention({ words, attention: maps, picture }, time) {
         buttons.forEach((one, j) => one.setAttribute("aria-pressed", String(j === pinned)));
         light(i);
       },
-    } }, text));
+    } }, text in TOKENS ? "" : text));
   const sizes = h("select", { label: "heat_resolution", id: "heat-resolution" },
     ...maps.resolutions.map((side) => h("option", { value: String(side) }, `${side} × ${side}`)));
   sizes.value = String(maps.resolutions.at(-1));

@@ -1,5 +1,5 @@
 // Jobs: posted, followed to their end, cancelled, found again after a reload or a crash.
-import { Offline, Refused, call, events, json, present, wait } from "./api.js";
+import { Offline, Refused, events, json, present, wait } from "./api.js";
 import { announce, toast } from "./dom.js";
 import { emit, on } from "./state.js";
 import { t } from "./words.js";
@@ -67,9 +67,7 @@ export async function submitPatiently(fields, files, how) {
 
 /** @param {string} id */
 export async function cancel(id) {
-  const response = await call(`/api/jobs/${id}`, { method: "DELETE" });
-  const told = response.status === 204 ? { id, state: "cancelled" } : await response.json();
-  learn(told);
+  learn(await json(`/api/jobs/${id}`, { method: "DELETE" }));
 }
 
 export async function cancelAll() {
@@ -80,7 +78,7 @@ export async function cancelAll() {
 /** The jobs of before: after a reload, and whenever the server comes back. */
 export async function restore() {
   const found = await json("/api/jobs?limit=100");
-  for (const job of (found.jobs ?? found).toReversed()) learn(job, true);
+  for (const job of found.jobs.toReversed()) learn(job, true);
 }
 
 /** Take in what the server says of a job. */
@@ -149,13 +147,13 @@ function hear(job, kind, data) {
     step(job, data);
     emit("job", job);
   } else if (kind === "image") {
-    const image = data.image ?? data;
+    const { image } = data;
     if (!job.images.some((one) => one.id === image.id)) {
       job.images.push(image);
       emit("image", { job, image, old: false });
       emit("job", job);
     }
-  } else learn(data.job ?? data);
+  } else learn(data.job);
 }
 
 /** A job that the server does not know any more: someone gave it another data folder. */
@@ -172,7 +170,7 @@ async function poll() {
   await wait(1);
   try {
     const found = await json("/api/jobs?limit=500");
-    for (const told of found.jobs ?? found) {
+    for (const told of found.jobs) {
       if (jobs.has(told.id) && !following.has(told.id) && active(jobs.get(told.id))) learn(told);
     }
   } catch {

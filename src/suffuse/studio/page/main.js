@@ -7,7 +7,7 @@ import { buildForm, generate } from "./form.js";
 import { buildGallery } from "./gallery.js";
 import { buildResults } from "./results.js";
 import { restore } from "./jobs.js";
-import { emit, on, remember, server } from "./state.js";
+import { emit, model, on, remember, server } from "./state.js";
 import { buildStage } from "./stage.js";
 import { LANGUAGES, language, speak, t } from "./words.js";
 
@@ -120,23 +120,33 @@ function connection() {
   on("online", () => {
     banner.hidden = true;
     toast(t("online"));
-    ask();
+    attempt(ask);
   });
 }
 
+let asking = false;
+
 /** The server's models and options; a model tells more once a worker has opened it. */
 async function ask() {
-  const [models, options] = await Promise.all([json("/api/models"), json("/api/options")]);
-  server.models = models.models ?? models;
-  server.options = options;
-  emit("server");
-  for (let pause = 1; !server.models.every((one) => one.known); pause = Math.min(pause * 1.5, 15)) {
-    await wait(pause);
-    const again = await json("/api/models");
-    if (JSON.stringify(again.models ?? again) === JSON.stringify(server.models)) continue;
-    server.models = again.models ?? again;
-    emit("server");
+  if (asking) return;
+  asking = true;
+  try {
+    server.options = await json("/api/options");
+    for (let pause = 0.5; ; pause = Math.min(pause * 1.5, 10)) {
+      server.models = (await json("/api/models")).models;
+      emit("server");
+      if (model().known) return;
+      await wait(pause);
+    }
+  } finally {
+    asking = false;
   }
+}
+
+function learn() {
+  const unknown = () => !server.models.every((one) => one.known);
+  on("settings", (patch) => "model" in patch && unknown() && attempt(ask));
+  on("job", (job) => job.state === "done" && unknown() && attempt(ask));
 }
 
 async function begin() {
@@ -162,4 +172,5 @@ gallery = buildGallery(find("#gallery-view"));
 buildDetail();
 routes();
 shortcuts();
+learn();
 attempt(begin);

@@ -80,6 +80,8 @@ function cells(job) {
     place.mosaic.style.setProperty("--shape", String(width / height));
     const whole = (columns * width) / (Math.ceil(n / columns) * height);
     place.mosaic.style.setProperty("--whole", String(whole));
+    // Small pictures are enlarged, but not until their pixels are all one sees.
+    place.mosaic.style.maxWidth = `${3 * width * columns}px`;
     place.mosaic.replaceChildren(...Array.from({ length: n }, (_, i) => cell(job, i)));
   }
   for (let i = 0; i < n; i += 1) {
