@@ -92,7 +92,8 @@ def _answer_problems(app: FastAPI) -> None:
         where = [str(part) for part in first["loc"][1:]]
         field = where[0] if where else None
         said = first["msg"][:1].lower() + first["msg"][1:]
-        return answer(http.url.path, 422, f"{field}: {said}" if field else said, field)
+        status = 422 if http.url.path.startswith("/sdapi/") else 400  # as the web UI has it
+        return answer(http.url.path, status, f"{field}: {said}" if field else said, field)
 
     @app.exception_handler(HTTPException)
     def refused(http: HTTPRequest, error: HTTPException) -> Response:

@@ -68,6 +68,7 @@ class Lane(threading.Thread):
     def view(self) -> WorkerView:
         return WorkerView(
             device=self._device,
+            pid=self._process.pid if self._alive else None,
             alive=self._alive,
             ready=self._ready,
             busy=bool(self._making),

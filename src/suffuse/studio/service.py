@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
@@ -40,7 +39,8 @@ class Service:
     """A queue of jobs in a database, files beside it, and a worker process for each device.
 
     All methods may be called from any thread; they block for a database call at most. While the
-    database is away they raise Refused (503) after some seconds.
+    database is away they raise Refused (503) after some seconds. Raises SuffuseError for a database
+    address that makes no sense.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -70,7 +70,6 @@ class Service:
         self._lanes = [Lane(self._desk, self.settings, device) for device in self.settings.devices]
         for lane in self._lanes:
             lane.start()
-        threading.Thread(target=self._warm_up, name="warm up", daemon=True).start()
 
     def stop(self, grace: float = 5) -> None:
         """Ends the workers, which have `grace` seconds; what was running is queued again."""
@@ -88,14 +87,6 @@ class Service:
         self._hub.close()
         self._store.close()
         self._files.close()
-
-    def _warm_up(self) -> None:
-        """Imports what judging a sampler's name takes, once the workers have done so themselves."""
-        while not self._desk.closing.wait(0.2):
-            if all(lane.view().ready for lane in self._lanes):
-                import suffuse.diffusion.samplers  # noqa: F401
-
-                return
 
     # ---- jobs ----------------------------------------------------------------------------------
 

@@ -136,6 +136,7 @@ class ModelView(View):
 
 class WorkerView(View):
     device: str
+    pid: int | None  # of its process
     alive: bool
     ready: bool  # has opened the default model, or tried to
     busy: bool

@@ -33,8 +33,8 @@ class Stop(NamedTuple):
     """End at the next step."""
 
 
-class _Stopped(Exception):
-    pass
+class _Stopped(BaseException):
+    """Not an Exception, which would look like the fault of the job that is being made."""
 
 
 def main(pipe: Connection, settings: Settings, device: str, threads: int) -> None:
@@ -44,6 +44,8 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     logging.basicConfig(format=f"%(levelname)s worker {device}: %(message)s")
     with contextlib.suppress(EOFError, OSError, _Stopped):
         _Worker(pipe).work(settings, device, threads)
+    logging.shutdown()
+    os._exit(0)  # taking torch down in good order would take seconds, for nothing
 
 
 def _end_with_the_service() -> None:
