@@ -143,6 +143,8 @@ export function fieldsOf(wish) {
 /** Post what the form says. What the server refuses stands under its field. */
 export async function generate() {
   blame();
+  // Ctrl+Enter leaves the field that was typed into last: what stands there counts.
+  document.activeElement?.dispatchEvent(new Event("change"));
   await attempt(async () => {
     try {
       const files = await startFiles();

@@ -20,7 +20,8 @@ const spoken = (name, value) => value !== null && value !== undefined && value !
 function extraOf(request) {
   const extra = {};
   for (const [name, value] of Object.entries(request)) {
-    if (!FORM.includes(name) && !ELSEWHERE.includes(name) && spoken(name, value)) extra[name] = value;
+    const mine = FORM.includes(name) || ELSEWHERE.includes(name);
+    if (!mine && spoken(name, value)) extra[name] = value;
   }
   return extra;
 }

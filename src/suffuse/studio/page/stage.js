@@ -1,5 +1,4 @@
 // The stage: the job of now, its pictures coming out of the noise, and those that wait behind it.
-import { show } from "./api.js";
 import { attempt, button, h, say } from "./dom.js";
 import { active, cancel, cancelAll, jobs } from "./jobs.js";
 import { emit, on } from "./state.js";
@@ -65,7 +64,8 @@ export function told(job) {
   if (job.state !== "running") return job.state === "failed" ? job.error ?? "" : t(job.state);
   const last = [...job.steps.values()].at(-1);
   if (!last) return t("preparing");
-  const left = job.secondsLeft === null ? "" : ` · ${t("left", { time: seconds(job.secondsLeft) })}`;
+  const time = job.secondsLeft;
+  const left = time === null ? "" : ` · ${t("left", { time: seconds(time) })}`;
   return t("step", { step: last.step, steps: last.steps }) + left;
 }
 
@@ -80,6 +80,8 @@ function cells(job) {
     place.mosaic.style.setProperty("--shape", String(width / height));
     const whole = (columns * width) / (Math.ceil(n / columns) * height);
     place.mosaic.style.setProperty("--whole", String(whole));
+    // Small pictures are enlarged, but not until their pixels are all one sees.
+    place.mosaic.style.maxWidth = `${3 * width * columns}px`;
     place.mosaic.replaceChildren(...Array.from({ length: n }, (_, i) => cell(job, i)));
   }
   for (let i = 0; i < n; i += 1) {
@@ -107,7 +109,7 @@ function cell(job, i) {
 function finished(one, image) {
   one.dataset.image = image.id;
   say(one, "label", "open_picture", { prompt: image.prompt, seed: image.seed });
-  show(one.querySelector("img"), image.url);
+  one.querySelector("img").src = image.url;
 }
 
 /** What every picture here begins with. */
