@@ -271,6 +271,14 @@ def test_choices(http):
     assert [model["name"] for model in models if model["default"]] == ["bundled"]
 
 
+def test_the_openapi_document_as_a_page(http):
+    document, page = http.get("/openapi.json").json(), http.get("/api/docs").text
+    for path, item in document["paths"].items():
+        for method in item:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    assert 'id="JobRequest"' in page and "<script" not in page
+
+
 def test_figures(http, done):
     health = http.get("/health")
     assert health.status_code == 200 and health.json()["ready"]

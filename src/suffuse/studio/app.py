@@ -13,12 +13,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import suffuse
 from suffuse.errors import SuffuseError
-from suffuse.studio import a1111, api, openai_api
+from suffuse.studio import a1111, api, openai_api, reference
 from suffuse.studio.asked import Asked, named
 from suffuse.studio.door import Door
 from suffuse.studio.guard import Bounded, Guarded
@@ -60,8 +60,8 @@ def create_app(service: Service, settings: Settings, door: Door | None = None) -
     app.include_router(api.router(service, settings))
     app.include_router(openai_api.router(service))
     app.include_router(a1111.router(service))
-    app.mount("/", Page(directory=Path(str(files("suffuse.studio") / "page")), html=True))
     _describe(app)
+    app.mount("/", Page(directory=Path(str(files("suffuse.studio") / "page")), html=True))
     return app
 
 
@@ -130,7 +130,8 @@ def _add_figures(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Put what `POST /api/jobs` takes, which is read by hand, into the OpenAPI document."""
+    """Put what `POST /api/jobs` takes, which is read by hand, into the OpenAPI document, and show
+    that on a page."""
     usual = app.openapi
 
     def described() -> dict[str, Any]:
@@ -141,3 +142,7 @@ def _describe(app: FastAPI) -> None:
         return found
 
     app.openapi = described  # type: ignore[method-assign]
+
+    @app.get("/api/docs", include_in_schema=False, response_class=HTMLResponse)
+    def docs() -> str:
+        return reference.page(app.openapi())
