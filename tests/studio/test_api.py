@@ -46,7 +46,7 @@ def listen(http, job):
     with http.stream("GET", f"/api/jobs/{job}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         for event in "\n".join(stream.iter_lines()).split("\n\n"):
-            if event.strip():
+            if event.strip() and not event.strip().startswith(":"):
                 number, kind, data = event.strip().split("\n")
                 assert number.startswith("id: ")
                 yield kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
@@ -90,6 +90,17 @@ def test_pictures_are_what_the_job_says(http, done):
         assert film.width == image["film"]["frames"] * film.height
         assert http.get(f"/api/images/{image['id']}").json() == image
     assert http.get(f"/api/images/{image['id']}/explanation.json").status_code == 404
+
+
+def test_what_was_recorded(http):
+    job = http.post("/api/jobs", json={**APPLE, "explain": True}).json()
+    ended = wait_for(http, job)
+    assert ended["state"] == "done", ended["error"]
+    (image,) = ended["images"]
+    found = http.get(image["explanation"])
+    assert found.headers["content-type"] == "application/json"
+    assert "red" in [word["text"] for word in found.json()["words"]]
+    assert len(found.json()["steps"]) == 2
 
 
 def test_pictures_as_base64_and_as_files(http):

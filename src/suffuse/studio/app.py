@@ -42,6 +42,7 @@ def create_app(service: Service, settings: Settings, door: Door | None = None) -
         version=suffuse.__version__,
         docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
+        openapi_url=None,  # its own route would make the document in the event loop
         redirect_slashes=False,
     )
     # The last added is the outermost.
@@ -142,6 +143,10 @@ def _describe(app: FastAPI) -> None:
         return found
 
     app.openapi = described  # type: ignore[method-assign]
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def document() -> JSONResponse:
+        return JSONResponse(app.openapi())
 
     @app.get("/api/docs", include_in_schema=False, response_class=HTMLResponse)
     def docs() -> str:

@@ -39,17 +39,18 @@ class Lines(logging.Formatter):
 
 
 def configure(level: str = "INFO") -> None:
-    """Send what the studio and uvicorn log, and warnings, to standard error as JSON, in the service
-    and in its workers. uvicorn's own access log is off: `observing` has a line for every request.
+    """Send all logs and warnings to standard error as JSON, in the service and in its workers.
+
+    uvicorn's own access log is off: `observing` has a line for every request.
     """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
     logging.captureWarnings(True)
-    for name in ("suffuse", "uvicorn", "py.warnings"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level if name == "suffuse" else "WARNING")
+    logging.getLogger("suffuse").setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
+    # What is wrong with a client's form is told to the client.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def new_id() -> str:
