@@ -111,6 +111,8 @@ class Service:
         """
         name = self.settings.default_model if model is None else model
         about = self._judged(request, name)
+        if explain and request.n != 1:
+            raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
         if request.seed is None:  # settled now, so that a second try makes the same pictures
             request = replace(request, seed=secrets.randbelow(2**32))
         try:
