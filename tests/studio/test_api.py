@@ -294,8 +294,13 @@ def test_the_process_that_answers_never_imports_torch(studio):
     assert "libtorch" not in Path(f"/proc/{studio.process.pid}/maps").read_text()
 
 
-def test_it_ends_when_told_with_streams_open(http, studio):
-    job = http.post("/api/jobs", json={**APPLE, "steps": 40, "n": 4}).json()
+def test_it_ends_when_told_and_goes_on_when_started_again(http, studio, start_studio):
+    asked = {**APPLE, "steps": 12, "n": 2, "seed": 5}
+    job = http.post("/api/jobs", json=asked).json()
     with http.stream("GET", f"/api/jobs/{job['id']}/events") as stream:
-        next(stream.iter_lines())
+        next(line for line in stream.iter_lines() if line == "event: step")
         assert studio.end() == 0
+    with start_studio(data=studio.data, limits=LIMITS).client() as client:
+        ended = wait_for(client, client.get(f"/api/jobs/{job['id']}").json())
+    assert (ended["state"], ended["attempts"]) == ("done", 0)
+    assert [image["seed"] for image in ended["images"]] == [5, 6]

@@ -88,6 +88,12 @@ def generate(
         float | None,
         typer.Option(help="How far to change it, 0 to 1; 0.8 unless said.", rich_help_panel=_START),
     ] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box", help="LABEL:X0,Y0,X1,Y1, sides from 0 to 1; may be repeated.", metavar="BOX"
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(

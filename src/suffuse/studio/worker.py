@@ -33,8 +33,8 @@ class Stop(NamedTuple):
     """End at the next step."""
 
 
-class _Stopped(Exception):
-    pass
+class _Stopped(BaseException):
+    """Not an Exception, which would look like the fault of the job that is being made."""
 
 
 def main(pipe: Connection, settings: Settings, device: str, threads: int) -> None:

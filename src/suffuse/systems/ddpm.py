@@ -32,7 +32,7 @@ from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
 from suffuse.networks.pixel import ADMConfig, DDPMConfig
 from suffuse.networks.unet import UNet
-from suffuse.systems import generate
+from suffuse.systems import boxes, generate
 from suffuse.systems.classifier import NoisyClassifier, Steer, classifier_of
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import Job, Known, Steps
@@ -180,6 +180,7 @@ class DDPM(PixelSystem[UNet]):
         for name in ("loras", "embeddings", "clip_skip"):
             if getattr(request, name):
                 raise SuffuseError(f"{name} is for text-to-image models; {self.info.name} is none")
+        boxes.refuse(request.boxes, self.info.name)
         asked, away = self._labels(request).tolist()
         defaults, image = self.model.defaults, request.check().pictures()[0]
         judge = self._classifier(request)

@@ -93,9 +93,9 @@ def stream(
         job = system.job([alone(requests[which], i) for which, i in rows])
         given = None if noise is None else noise[first : first + together]
         for step in steps(job, given):
-            for row, progress in enumerate(_progress(job, step)):
+            for row, shown in enumerate(progress(job, step)):
                 which, i = rows[row]
-                yield which, progress._replace(image_index=i)
+                yield which, shown._replace(image_index=i)
 
 
 def alone(request: Request, i: int) -> Request:
@@ -116,7 +116,7 @@ def steps(job: Job, first: Tensor | None = None) -> Iterator[Step]:
     yield from run(job.sampler(), job.grid, noise, first.to(job.device), known)
 
 
-def _progress(job: Job, step: Step) -> list[Progress]:
+def progress(job: Job, step: Step) -> list[Progress]:
     """What a step is to each picture of the batch."""
     last = step.i == len(job.grid) - 1
     return [

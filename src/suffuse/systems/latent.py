@@ -23,7 +23,7 @@ from suffuse.diffusion.prediction import predict
 from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
-from suffuse.systems import generate
+from suffuse.systems import boxes, generate
 from suffuse.systems.additions import LoraFile, embedding, lora
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.generate import Job, Known, Steps
@@ -122,6 +122,7 @@ class LatentDiffusion:
         parts, factor = self.parts, self.parts.autoencoder.config.factor
         if request.classifier is not None:
             raise SuffuseError(f"classifier is for models of pixels; {self.info.name} is none")
+        boxes.refuse(request.boxes, self.info.name)
         if request.image is None and not request.prompt.strip():
             raise SuffuseError("the prompt is empty: say in a few words what to draw")
         image, _ = request.check().pictures()

@@ -15,6 +15,7 @@ from suffuse.systems import latent
 from suffuse.systems.adm import load_adm
 from suffuse.systems.ddpm import DDPM, load_ddpm
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
+from suffuse.systems.request import Request
 from suffuse.systems.score_sde import ScoreSDE, load_score_sde
 from suffuse.systems.sr3 import SuperResolution
 from suffuse.systems.upscalers import load_upscaler
@@ -66,6 +67,11 @@ def load(
             "classifier of a request"
         )
     return LOADERS[kind](where, place, **told)
+
+
+def suited(system: System, request: Request) -> System:
+    """The system with the LoRAs and learned words that a request asks for. Raises SuffuseError."""
+    return system.suited(request) if isinstance(system, LatentDiffusion) else system
 
 
 LOADERS: dict[str, Callable[..., System]] = {

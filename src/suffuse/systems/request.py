@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from suffuse.errors import SuffuseError
 from suffuse.systems import additions
+from suffuse.systems.boxes import Box, boxes
 from suffuse.systems.checks import interval, number, text, whole
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Request:
     guidance_interval: tuple[float, float] | None = None
     classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
     classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
+    boxes: tuple[Box, ...] | None = None  # what is to stand where, for grounded models
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
@@ -88,6 +90,7 @@ class Request:
         put("guidance_interval", interval("guidance_interval", self.guidance_interval))
         put("classifier", additions.classifier(self.classifier))
         put("classifier_scale", number("classifier_scale", self.classifier_scale, 0.0))
+        put("boxes", boxes(self.boxes))
         put("strength", number("strength", self.strength, 0.0, 1.0))
         if self.strength == 0:
             raise SuffuseError("strength must be above 0 and at most 1, not 0")
@@ -178,6 +181,8 @@ class Request:
             found["embeddings"] = [additions.fingerprint(path) for path in self.embeddings]
         if self.classifier is not None:
             found["classifier"] = additions.fingerprint(self.classifier)
+        if self.boxes is not None:
+            found["boxes"] = [list(box) for box in self.boxes]
         return found
 
     @classmethod

@@ -34,7 +34,7 @@ from suffuse.diffusion.score import from_score, score_matching
 from suffuse.diffusion.sde import VE, likelihood_weight
 from suffuse.errors import SuffuseError
 from suffuse.networks.ncsnpp import NCSNpp, NCSNppConfig
-from suffuse.systems import generate
+from suffuse.systems import boxes, generate
 from suffuse.systems.encoders import ClassEncoder
 from suffuse.systems.generate import Job, Known
 from suffuse.systems.pixels import PixelSystem
@@ -363,6 +363,7 @@ def _check_plain(request: Request, name: str) -> None:
     for field in ("loras", "embeddings", "clip_skip"):
         if getattr(request, field):
             raise SuffuseError(f"{field} is for text-to-image models; {name} is none")
+    boxes.refuse(request.boxes, name)
     for field in ("classifier", "guidance_interval", "respacing"):
         if getattr(request, field):
             raise SuffuseError(f"{field} is for models of a chain of steps; {name} is none")

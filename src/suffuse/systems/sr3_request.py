@@ -13,7 +13,7 @@ from suffuse.diffusion.grid import Grid
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers.common import Step
 from suffuse.errors import SuffuseError
-from suffuse.systems import generate
+from suffuse.systems import boxes, generate
 from suffuse.systems.encoders import NO_CLASS
 from suffuse.systems.generate import Job
 from suffuse.systems.ink import Ink
@@ -31,6 +31,7 @@ def resolved(system: SuperResolution, request: Request) -> Request:
     for field in _OTHERS:
         if getattr(request, field):
             raise SuffuseError(f"{field} is not for upscalers, and {name} is one")
+    boxes.refuse(request.boxes, name)
     if request.image is None:
         raise SuffuseError(f"{name} is an upscaler: name the image to enlarge")
     if int(system.classes.ids([request.prompt])) == NO_CLASS and system.classes.names:

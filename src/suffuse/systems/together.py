@@ -14,7 +14,7 @@ from dataclasses import fields
 from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.registry import System
+from suffuse.systems.registry import System, suited
 from suffuse.systems.request import Progress, Request
 
 # Fields that pictures of one batch have each for themselves.
@@ -42,8 +42,7 @@ def stream(system: System, requests: Sequence[Request]) -> Iterator[tuple[int, P
     """
     if not requests:
         return
-    if isinstance(system, LatentDiffusion):
-        system = system.suited(requests[0])
+    system = suited(system, requests[0])
     resolved = [system.resolve(request) for request in requests]
     if len({key(system, request) for request in resolved}) > 1:
         raise SuffuseError(

@@ -57,6 +57,12 @@ class Tokenizer:
         ids = self.backend.encode(text, add_special_tokens=False).ids
         return [one for i in ids for one in self.runs.get(i, (i,))] if self.runs else ids
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Which characters of the text each id of `encode` stands for, as (start, end)."""
+        found = self.backend.encode(text, add_special_tokens=False)
+        pairs = zip(found.ids, found.offsets)
+        return [span for i, span in pairs for _ in self.runs.get(i, (i,))]
+
     def with_word(self, word: str, count: int = 1) -> tuple[Tokenizer, int]:
         """A tokenizer that knows one word more, and the first of the `count` ids it gets.
 
