@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUNDLED = "bundled"
+RAY = "ray"  # as a device: a replica on Ray, wherever that is
 MIB = 1 << 20
 
 
