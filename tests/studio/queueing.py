@@ -16,14 +16,14 @@ from suffuse.systems.request import Request
 def main(data: str, count: int) -> None:
     service = Service(Settings(data=Path(data), devices=("cpu",)))
     service.start()
-    ids = [
+    jobs = [
         service.submit(
             Request(f"{i} stars", steps=2, seed=i), client=f"client {i % 7}", key=f"{i}"
         ).id
         for i in range(count)
     ]
     (worker,) = service.status().workers
-    print(json.dumps({"worker": worker.pid, "jobs": ids}), flush=True)
+    print(json.dumps({"worker": worker.pid, "jobs": [job.id for job in jobs]}), flush=True)
     while True:
         time.sleep(1)
 

@@ -1,4 +1,4 @@
-"""Requests in the database and on the page: nothing is lost in one, nothing is told in the other."""
+"""Requests in the database and on the page: the one loses nothing, the other tells no paths."""
 
 import json
 
@@ -115,7 +115,7 @@ def test_limits(fields, message):
 def test_a_known_model_is_asked_at_once():
     with pytest.raises(SuffuseError, match="the prompt is empty"):
         check_model(Request(" "), MODEL)
-    with pytest.raises(SuffuseError, match="height 100 is not divisible by 8.*try 96"):
+    with pytest.raises(SuffuseError, match=r"height 100 .* try 96"):
         check_model(Request("a", height=100), MODEL)
     with pytest.raises(SuffuseError, match="name the image"):
         check_model(Request("a"), MODEL.model_copy(update={"kind": "upscaler"}))

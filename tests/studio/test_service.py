@@ -1,5 +1,6 @@
 """The service by itself: real worker, real model, real database."""
 
+import json
 import threading
 from datetime import datetime, timezone
 
@@ -119,6 +120,25 @@ def test_a_picture_to_start_from_and_a_film(service):
         )
 
 
+def test_how_a_picture_came_about(service):
+    job = make(service, Request("a red apple", steps=2, seed=3), explain=True, film=True)
+    (image,) = job.images
+    assert image.explanation == f"/api/images/{image.id}/explanation.json"
+    told = json.loads(service.file("explanation", image.explanation_hash).read_text())
+    assert [word["text"] for word in told["words"]][:3] == ["a", "red", "apple"]
+    assert [step["i"] for step in told["steps"]] == [0, 1]
+    assert image.film.frames == 2
+    plain = make(service, Request("a red apple", steps=2, seed=3)).images[0]
+    assert (pixels(service, plain) == pixels(service, image)).all()
+    assert plain.explanation is None
+    with pytest.raises(SuffuseError, match="n must be 1"):
+        service.submit(Request("a red apple", n=2), client="me", explain=True)
+    stopped = service.submit(LONG, client="me", explain=True)
+    first_step(service, stopped.id)
+    service.cancel(stopped.id)
+    assert ended(service, stopped.id)[0].state == "cancelled"
+
+
 def test_cancelled_at_the_next_step_or_at_once(service):
     running = service.submit(LONG, client="me")
     waiting = service.submit(Request("a star", steps=2), client="me")
@@ -159,6 +179,7 @@ def test_what_can_be_judged_is_refused_at_once(service):
         (Request("a star"), {"model": "none"}, "there is no model 'none': choose one of emoji"),
         (Request("a star", width=100), {}, "width 100 is not divisible by 8"),
         (Request(""), {}, "the prompt is empty"),
+        (Request("a star", boxes=[["star", 0, 0, 1, 1]]), {}, "boxes are for grounded models"),
         (Request("a star", sampler="best"), {}, "unknown sampler 'best'"),
         (Request("a star", steps=151), {}, "steps must be at most 150"),
         (Request("a star"), {"preview": -1}, "preview must be at least 0"),

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 
 from suffuse.errors import SuffuseError
 from suffuse.studio.messages import Ended, Idle, Loaded, Message, Task, one_line
 from suffuse.studio.requests import check_limits
-from suffuse.studio.run import Run, metadata_of
+from suffuse.studio.run import Explain, Run, metadata_of
 from suffuse.studio.settings import Settings
 from suffuse.studio.shelf import Shelf, describe
 from suffuse.systems import generate, together
-from suffuse.systems.request import Request
+from suffuse.systems.explain import recording
+from suffuse.systems.request import Progress, Request
 
 log = logging.getLogger(__name__)
 Cancelled = Callable[[str], bool]  # of a job
+# Of which job a step is, the step, and, where it is wanted, how the picture came about; that can
+# be told once the picture is there.
+Steps = Generator[tuple[int, Progress, Explain | None], None, None]
 
 
 class Engine:
@@ -86,12 +90,9 @@ class Engine:
     def _batch(self, runs: list[Run], cancelled: Cancelled) -> Iterator[Message]:
         for run in runs:
             run.begin()
-        if runs[0].task.explain:
-            yield from self._explain(runs[0])
-            return
-        begun, requests, steps = time.monotonic(), [run.request for run in runs], 0
-        stream = generate.stream(runs[0].system, requests, together=self._settings.batch)
-        for which, progress in stream:
+        begun, steps, first = time.monotonic(), 0, runs[0]
+        stream = _explained(first) if first.task.explain else self._drawn(runs)
+        for which, progress, explain in stream:
             run = runs[which]
             if not run.over and cancelled(run.task.job):
                 yield run.end("cancelled")
@@ -99,9 +100,15 @@ class Engine:
                 stream.close()
                 return
             if not run.over:
-                yield from run.step(progress)
+                yield from run.step(progress, explain)
             steps = max(steps, progress.i + 1)
         self._pace = (time.monotonic() - begun) / max(steps, 1)
+
+    def _drawn(self, runs: list[Run]) -> Steps:
+        """All pictures of these in batches, step by step."""
+        system, requests = runs[0].system, [run.request for run in runs]
+        for which, progress in generate.stream(system, requests, together=self._settings.batch):
+            yield which, progress, None
 
     def _news(self, name: str) -> Iterator[Message]:
         """Which models are loaded, where that has changed, and what a new one is like."""
@@ -112,6 +119,13 @@ class Engine:
         if names != self._told or view is not None:
             self._told = names
             yield Loaded(names, view)
+
+
+def _explained(run: Run) -> Steps:
+    """The one picture of this, watched while it is made."""
+    with recording(run.system, run.request) as watched:
+        for progress in watched.steps():
+            yield 0, progress, lambda: watched.explanation().to_json()
 
 
 def _told(error: Exception, task: Task) -> str:

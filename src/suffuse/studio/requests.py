@@ -119,6 +119,8 @@ def check_model(request: Request, model: ModelView) -> None:
         raise SuffuseError("the prompt is empty: say in a few words what to draw")
     if model.kind == "upscaler" and request.image is None:
         raise SuffuseError(f"{model.name} is an upscaler: name the image to enlarge")
+    if request.boxes and "boxes" not in model.takes:
+        raise SuffuseError(f"boxes are for grounded models; {model.name} takes none")
     for name in ("width", "height"):
         side, factor = getattr(request, name), model.factor or 1
         if side is not None and side % factor and model.kind != "upscaler":

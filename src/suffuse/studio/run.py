@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from suffuse.systems.request import Progress, Request
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Explain = Callable[[], dict[str, Any]]
 WIDEST = 16384  # pixels of a film: more is too much for some browsers
 
 
@@ -44,8 +46,11 @@ class Run:
         self.over = True
         return Ended(self.task.job, state, error)
 
-    def step(self, progress: Progress) -> Iterator[Message]:
-        """What a step of one image means: `Stepped`, at last `Made`, and in the end `Ended`."""
+    def step(self, progress: Progress, explain: Explain | None = None) -> Iterator[Message]:
+        """What a step of one image means: `Stepped`, at last `Made`, and in the end `Ended`.
+
+        `explain` tells how the finished picture came about.
+        """
         self._steps += 1
         share = self._steps / (self.request.n * progress.steps)
         left = (time.monotonic() - self._begun) * (1 - share) / share
@@ -53,7 +58,8 @@ class Run:
         preview = self._preview(progress)
         yield Stepped(self.task.job, image, i + 1, progress.steps, share, left, preview)
         if progress.result is not None:
-            yield self.made(progress.result, progress.image_index)
+            told = None if explain is None else json.dumps(explain(), ensure_ascii=False).encode()
+            yield self._finished(progress.result, progress.image_index, told)
             if self._made == self.request.n:
                 yield self.end("done")
 
@@ -73,7 +79,7 @@ class Run:
     def _most_frames(self) -> int:
         return max(2, WIDEST // (self.request.width or 1))
 
-    def made(self, result: Image, index: int, explanation: bytes | None = None) -> Made:
+    def _finished(self, result: Image, index: int, explanation: bytes | None) -> Made:
         """The finished picture and its files."""
         assert self.request.seed is not None
         self._made += 1

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from suffuse.errors import SuffuseError
 from suffuse.studio import gallery, jobs
@@ -110,6 +111,8 @@ class Service:
         """
         name = self.settings.default_model if model is None else model
         about = self._judged(request, name)
+        if explain and request.n != 1:
+            raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
         if request.seed is None:  # settled now, so that a second try makes the same pictures
             request = replace(request, seed=secrets.randbelow(2**32))
         try:
@@ -143,7 +146,10 @@ class Service:
             row = jobs.add(connection, values, limits, patience)
             return self._desk.view(connection, row)
 
-        job = self._store.write(add)
+        try:
+            job = self._store.write(add)
+        except IntegrityError:  # another thread was quicker with the same key: its job is there now
+            job = self._store.write(add)
         for lane in self._lanes:
             lane.wake()
         return job
