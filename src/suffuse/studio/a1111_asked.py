@@ -80,7 +80,7 @@ _CANNOT: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("infotext", (None, ""), "send the fields themselves; png-info reads them from a picture"),
     ("script_name", (None, "", "None"), "there are no scripts"),
     ("alwayson_scripts", (None, {}), "there are no scripts"),
-    ("resize_mode", (0, 1), "pictures are stretched (0) or cropped (1)"),
+    ("resize_mode", (None, 0, 1), "pictures are stretched (0) or cropped (1)"),
     ("inpainting_fill", (None, 0, 1), "masks are filled from around (0) or not at all (1)"),
     ("latent_mask", (None, ""), "send it as mask"),
     ("initial_noise_multiplier", (None, 1), "the noise is not scaled"),

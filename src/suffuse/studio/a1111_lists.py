@@ -16,6 +16,7 @@ from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio import library
 from suffuse.studio.a1111_options import title
 from suffuse.studio.inputs import base64_bytes, picture
+from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits
 from suffuse.systems import infotext
@@ -87,6 +88,9 @@ def add(api: APIRouter, service: Service) -> None:
         api.add_api_route(f"/{name}", _nothing, methods=["GET"], name=name)
     for name in _REFRESH:
         api.add_api_route(f"/{name}", _done, methods=["POST"], name=name)
+    # The rest of the web UI's API; the page's folder would say that it takes no POST.
+    methods = ["GET", "POST"]
+    api.add_api_route("/{name:path}", _unknown, methods=methods, include_in_schema=False)
 
 
 def _nothing() -> list[Any]:
@@ -95,6 +99,10 @@ def _nothing() -> list[Any]:
 
 def _done() -> None:
     return None
+
+
+def _unknown(name: str) -> None:
+    raise Problem(f"there is no {name[:100]!r} here", status=404)
 
 
 def samplers() -> list[dict[str, Any]]:

@@ -20,7 +20,8 @@ import suffuse
 from suffuse.errors import SuffuseError
 from suffuse.studio import a1111, api, openai_api
 from suffuse.studio.asked import Asked, named
-from suffuse.studio.guard import Bounded, Door, Guarded
+from suffuse.studio.door import Door
+from suffuse.studio.guard import Bounded, Guarded
 from suffuse.studio.metrics import TYPE, Metrics
 from suffuse.studio.observing import Observed
 from suffuse.studio.problems import answer

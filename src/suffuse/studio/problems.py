@@ -51,7 +51,8 @@ def answer(
 def _shaped(path: str, status: int, message: str, field: str | None) -> dict[str, Any]:
     if path.startswith("/v1/"):
         kind = _OPENAI.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return {"error": {"message": message, "type": kind, "param": field, "code": None}}
+        code = "model_not_found" if (status, field) == (404, "model") else _CODES.get(status)
+        return {"error": {"message": message, "type": kind, "param": field, "code": code}}
     if path.startswith("/sdapi/"):
         kind = "HTTPException" if status < 500 else "Exception"
         return {"error": kind, "detail": message, "body": "", "errors": message}
@@ -59,6 +60,7 @@ def _shaped(path: str, status: int, message: str, field: str | None) -> dict[str
 
 
 _OPENAI = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 # A quoted name with folders before it, and a bare one from the root, the home or a drive on.
 _QUOTED = re.compile(r"""(['"])[^'"\n]*[/\\]([^'"/\\\n]*)\1""")
