@@ -10,9 +10,11 @@ export function beside(left, right) {
     label: "divide" });
   const picture = ({ prompt, url }) => h("img", { alt: t("picture_of", { prompt }), src: url });
   const top = picture(left);
-  const both = h("div", { class: "both" }, picture(right), top, h("i", { class: "edge" }));
+  const style = { maxWidth: `${7 * right.width}px` };
+  const both = h("div", { class: "both", style }, picture(right), top, h("i", { class: "edge" }));
   const pair = h("div", { class: "over" }, both, slider);
   const divide = () => {
+    slider.style.setProperty("--part", `${slider.value}%`);
     top.style.clipPath = `inset(0 ${100 - Number(slider.value)}% 0 0)`;
     pair.style.setProperty("--at", `${slider.value}%`);
   };

@@ -91,7 +91,7 @@ function missing(place) {
     go.lastChild.textContent = t("running");
     try {
       const made = await again(shown, { [view]: true });
-      if (!dialog.open || image.id !== shown.id) return;
+      if (!made || !dialog.open || image.id !== shown.id) return;
       among = [made, ...among];
       put(made);
     } finally {

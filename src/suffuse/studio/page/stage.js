@@ -1,7 +1,7 @@
 // The stage: the job of now, its pictures coming out of the noise, and those that wait behind it.
 import { attempt, button, h, say } from "./dom.js";
 import { active, cancel, cancelAll, jobs } from "./jobs.js";
-import { emit, on } from "./state.js";
+import { emit, on, usualSize } from "./state.js";
 import { t, seconds } from "./words.js";
 import { examples } from "./examples.js";
 
@@ -74,16 +74,9 @@ function cells(job) {
   const n = job.request.n ?? 1;
   if (shown !== job.id) {
     shown = job.id;
-    const [width, height] = [job.request.width ?? 1, job.request.height ?? 1];
-    const columns = Math.ceil(Math.sqrt(n));
-    place.mosaic.style.setProperty("--columns", String(columns));
-    place.mosaic.style.setProperty("--shape", String(width / height));
-    const whole = (columns * width) / (Math.ceil(n / columns) * height);
-    place.mosaic.style.setProperty("--whole", String(whole));
-    // Small pictures are enlarged, but not until their pixels are all one sees.
-    place.mosaic.style.maxWidth = `${3 * width * columns}px`;
     place.mosaic.replaceChildren(...Array.from({ length: n }, (_, i) => cell(job, i)));
   }
+  shape(job, n);
   for (let i = 0; i < n; i += 1) {
     const one = place.mosaic.children[i];
     const image = job.images.find((found) => found.index === i);
@@ -94,6 +87,19 @@ function cells(job) {
     one.classList.toggle("done", Boolean(image));
     one.disabled = !image;
   }
+}
+
+/** As large as the window allows; small pictures not until their pixels are all one sees. */
+function shape(job, n) {
+  const known = job.images[0] ?? job.request;
+  const usual = usualSize();
+  const [width, height] = [known.width ?? usual[0], known.height ?? usual[1]];
+  const columns = Math.ceil(Math.sqrt(n));
+  const { style } = place.mosaic;
+  style.setProperty("--columns", String(columns));
+  style.setProperty("--shape", String(width / height));
+  style.setProperty("--whole", String((columns * width) / (Math.ceil(n / columns) * height)));
+  style.maxWidth = `${3 * width * columns}px`;
 }
 
 function cell(job, i) {
