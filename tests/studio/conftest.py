@@ -32,6 +32,14 @@ class Studio:
         """What it has logged."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
+    def lines_of(self, request: str) -> list[dict]:
+        """What it has logged of the request with that id, once that is anything."""
+        end = time.monotonic() + PATIENCE
+        while not (found := [x for x in self.lines() if x.get("request_id") == request]):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        return found
+
     def end(self, number=signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)

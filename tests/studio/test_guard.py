@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from suffuse.errors import SuffuseError
 from suffuse.studio.app import create_app
-from suffuse.studio.guard import Door
+from suffuse.studio.door import Door
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits, Settings
 

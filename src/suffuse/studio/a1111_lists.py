@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio import library
 from suffuse.studio.a1111_options import title
-from suffuse.studio.inputs import base64_bytes, picture
+from suffuse.studio.inputs import base64_bytes, decoding, picture
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits
@@ -69,8 +69,8 @@ def add(api: APIRouter, service: Service) -> None:
         return embeddings(service.settings.folders)
 
     @api.post("/png-info")
-    def read_png(sent: Sent) -> dict[str, Any]:
-        return png_info(sent.image, service.settings.limits)
+    async def read_png(sent: Sent) -> dict[str, Any]:
+        return await decoding(png_info, sent.image, service.settings.limits)
 
     @api.get("/memory")
     def tell_memory() -> dict[str, Any]:

@@ -19,6 +19,7 @@ import suffuse
 from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio.asked import LISTS, PICTURES, Asked, parse, parse_form, request_of
 from suffuse.studio.guard import client_of
+from suffuse.studio.inputs import decoding
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import FileKind, Service
 from suffuse.studio.settings import Limits, Settings
@@ -108,12 +109,15 @@ def _jobs(routes: APIRouter, service: Service, settings: Settings) -> None:
         """Queue a job. With an `Idempotency-Key` it is safe to send twice."""
         asked, files = await _read(http)
 
-        def keep() -> JobView:
-            request = request_of(asked, files, settings)
-            client = client_of(http)
-            return service.submit(request, client=client, key=idempotency_key, **asked.settings())
-
-        job = await run_in_threadpool(keep)
+        run = decoding if files or asked.image or asked.mask else run_in_threadpool
+        request = await run(request_of, asked, files, settings)
+        job = await run_in_threadpool(
+            service.submit,
+            request,
+            client=client_of(http),
+            key=idempotency_key,
+            **asked.settings(),
+        )
         response.headers["location"] = f"/api/jobs/{job.id}"
         return job
 

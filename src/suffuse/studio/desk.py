@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from sqlalchemy import Connection, RowMapping
 
@@ -55,7 +56,7 @@ class Desk:
         self._rows: dict[str, RowMapping] = {}  # of the jobs that workers make
         self._progress: dict[str, ProgressView] = {}
         self._cancelled: set[str] = set()  # jobs that were running then
-        self._incomplete: set[str] = set()  # jobs that lack a picture, as the service stops
+        self._unkept: dict[str, str | None] = {}  # jobs that lack a picture, and what went wrong
         self.naming = threading.Lock()  # held where a file and the rows that name it change
         self.closing = threading.Event()
         self.models: dict[str, ModelView] = {}
@@ -84,8 +85,8 @@ class Desk:
             self._stepped(message)
         elif isinstance(message, Made):
             self._keep(message)
-        elif isinstance(message, Ended) and message.job not in self._incomplete:
-            self._end(message.job, message.state, message.error)
+        elif isinstance(message, Ended):
+            self._ended(message)
         elif isinstance(message, Loaded) and message.view is not None:
             self.models[message.view.name] = message.view
         elif isinstance(message, Idle) and message.seconds_per_step is not None:
@@ -150,7 +151,9 @@ class Desk:
         self._rows[row["id"]] = row
         try:
             request = unpack(row["request"], lambda digest: self._files.path("input", digest))
-        except SuffuseError as error:
+        except Exception as error:
+            if not isinstance(error, SuffuseError):
+                log.exception("job %s cannot begin", row["id"])
             self._end(row["id"], "failed", one_line(error))
             return None
         self.publish(row["id"])
@@ -174,12 +177,24 @@ class Desk:
 
     def _keep(self, message: Made) -> None:
         """Files first, then the row that names them: what a row names is there."""
-        values = self._values(message)
+        try:
+            row = self._kept(message.job, message, self._values(message))
+        except Exception as error:
+            log.exception("a picture of job %s cannot be kept", message.job)
+            self._unkept[message.job] = one_line(error)
+            return
+        if row is not None:
+            self.counted.images += 1
+            image = image_view(row).model_dump(mode="json")
+            self._hub.publish(message.job, "image", {"image": image})
+
+    def _kept(self, job: str, message: Made, values: dict[str, Any]) -> RowMapping | None:
+        """The image's row, once there is room; None where there is one, or no need of one."""
         while True:
             try:
                 row = self._try_to_keep(message, values)
                 self.trouble = None
-                break
+                return row
             except OSError as error:
                 reason = disk_trouble(error)
                 if self.trouble is None:
@@ -187,17 +202,11 @@ class Desk:
                 self.trouble = f"{reason}: pictures wait for room"
             except Refused:  # the database is in trouble, and says so
                 pass
-            if message.job in self._cancelled:
-                return
-            if self.closing.wait(BETWEEN_TRIES):
-                self._incomplete.add(message.job)
-                return
-        if row is not None:
-            self.counted.images += 1
-            image = image_view(row).model_dump(mode="json")
-            self._hub.publish(message.job, "image", {"image": image})
+            if job in self._cancelled or self.closing.wait(BETWEEN_TRIES):
+                self._unkept[job] = None
+                return None
 
-    def _try_to_keep(self, message: Made, values: dict[str, object]) -> RowMapping | None:
+    def _try_to_keep(self, message: Made, values: dict[str, Any]) -> RowMapping | None:
         """The image's row; None if there is one already. Raises OSError, Refused."""
         with self.naming:
             values["hash"] = self._files.put("image", message.png)
@@ -205,15 +214,19 @@ class Desk:
                 values["film"] = self._files.put("film", message.film)
             if message.explanation is not None:
                 values["explanation"] = self._files.put("explanation", message.explanation)
-            return self._store.write(lambda c: gallery.add(c, values))
+            row = self._store.write(lambda c: gallery.add(c, values))
+            if row is None:  # made for the second time, and perhaps not the same to the last bit
+                for kind, digest in self._store.read(lambda c: gallery.unnamed(c, values)):
+                    self._files.remove(kind, digest)
+            return row
 
-    def _values(self, message: Made) -> dict[str, object]:
+    def _values(self, message: Made) -> dict[str, Any]:
         row = self._rows[message.job]
         request = message.request | {name: row["request"][name] for name in PICTURES}
         values = {
             "id": gallery.new_id(),
             "job": message.job,
-            "index": message.index,
+            "index": message.image,
             "width": message.width,
             "height": message.height,
             "model": row["model"],
@@ -226,6 +239,16 @@ class Desk:
         values |= {name: request[name] for name in told}
         return values | {"words": gallery.words_of(values)}
 
+    def _ended(self, message: Ended) -> None:
+        id = message.job
+        if id not in self._unkept:
+            self._end(id, message.state, message.error)
+        elif (error := self._unkept[id]) is not None:
+            self._end(id, "failed", error)
+        elif id in self._cancelled:
+            self._end(id, "cancelled")
+        # Else the service stops, and the job is begun again with it.
+
     def _end(self, id: str, state: State, error: str | None = None) -> None:
         self._store.write(lambda c: jobs.end(c, id, state, error), FOR_EVER)
         self.counted.ended(state, self._rows[id]["started"])
@@ -236,13 +259,14 @@ class Desk:
         self._rows.pop(id, None)
         self._progress.pop(id, None)
         self._cancelled.discard(id)
+        self._unkept.pop(id, None)
         self.publish(id)
 
     def _wanted(self, ids: Sequence[str]) -> list[str]:
         """Those that nobody cancelled; the others end here."""
         for id in (id for id in ids if id in self._cancelled):
             self._end(id, "cancelled")
-        return [id for id in ids if id in self._rows and id not in self._incomplete]
+        return [id for id in ids if id in self._rows]
 
 
 def _data_url(png: bytes) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, select
+from sqlalchemy import Column, Connection, RowMapping, select
 
 from suffuse.studio.disk import FileKind
 from suffuse.studio.tables import images, jobs
+
+Named = tuple[FileKind, str]  # a file by its hash
 
 
 def new_id() -> str:
@@ -53,24 +55,26 @@ def some(
     return connection.execute(wanted).mappings().all()
 
 
-def remove(connection: Connection, id: str) -> list[tuple[FileKind, str]] | None:
+def remove(connection: Connection, id: str) -> list[Named] | None:
     """Forgets the image and returns the files that no other row names; None if there is none."""
     row = one(connection, id)
     if row is None:
         return None
     connection.execute(images.delete().where(images.c.id == id))
-    kinds: dict[FileKind, ColumnElement[Any]] = {
+    return unnamed(connection, row)
+
+
+def unnamed(connection: Connection, values: Mapping[Any, Any]) -> list[Named]:
+    """The files of an image's `values` that no row names."""
+    columns: dict[FileKind, Column[Any]] = {
         "image": images.c.hash,
         "film": images.c.film,
         "explanation": images.c.explanation,
     }
-    left: list[tuple[FileKind, str]] = []
-    for kind, column in kinds.items():
-        digest = row[column.key or ""]
-        if digest is not None and not _named(connection, column, digest):
-            left.append((kind, digest))
-    return left
-
-
-def _named(connection: Connection, column: ColumnElement[Any], digest: str) -> bool:
-    return connection.execute(select(images.c.id).where(column == digest)).first() is not None
+    found: list[Named] = []
+    for kind, column in columns.items():
+        digest = values.get(column.name)
+        named = select(images.c.id).where(column == digest)
+        if digest is not None and connection.execute(named).first() is None:
+            found.append((kind, digest))
+    return found

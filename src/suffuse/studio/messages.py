@@ -44,7 +44,7 @@ class Made(NamedTuple):
     """A finished picture: its files, and what they say."""
 
     job: str
-    index: int
+    image: int
     png: bytes
     width: int
     height: int

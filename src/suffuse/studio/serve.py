@@ -13,7 +13,7 @@ import uvicorn
 from suffuse.errors import SuffuseError
 from suffuse.studio import logs
 from suffuse.studio.app import create_app
-from suffuse.studio.guard import Door
+from suffuse.studio.door import Door
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Settings
 

@@ -33,7 +33,7 @@ __all__ = ["FileKind", "Service", "Subscription"]
 
 log = logging.getLogger(__name__)
 LONGEST_NAME = 255  # characters of a client's name or a key
-HIGHEST_PRIORITY = 100
+HIGHEST = 100  # priority, and -100 the lowest
 
 
 class Service:
@@ -125,13 +125,13 @@ class Service:
             "state": "queued",
             "client": _name("client", client),
             "key": None if key is None else _name("the idempotency key", key),
-            "priority": _between("priority", priority, -HIGHEST_PRIORITY, HIGHEST_PRIORITY),
+            "priority": whole("priority", priority, -HIGHEST, False, most=HIGHEST),
             "model": name,
             "request": packed,
             "n": request.n,
             "film": bool(film),
             "explain": bool(explain),
-            "preview": _between("preview", preview, 0, self.settings.limits.steps),
+            "preview": whole("preview", preview, 0, False, most=self.settings.limits.steps),
             "batch": None if explain else batch_key(request, about),
             "created": time.time(),
             "attempts": 0,
@@ -300,10 +300,3 @@ def _name(what: str, value: str) -> str:
     if not 0 < len(value) <= LONGEST_NAME or "\0" in value:
         raise SuffuseError(f"{what} must have 1 to {LONGEST_NAME} characters, none of them NUL")
     return value
-
-
-def _between(what: str, value: int, least: int, most: int) -> int:
-    found = whole(what, value, least, optional=False)
-    if found is None or found > most:
-        raise SuffuseError(f"{what} must be at most {most}, not {found}")
-    return found

@@ -38,6 +38,10 @@ def default_data() -> Path:
     return base / "suffuse" / "studio"
 
 
+def _bundled() -> dict[str, str | None]:
+    return {BUNDLED: None}
+
+
 class Settings(BaseModel):
     """A studio's settings; frozen, and plain enough to be sent to another process.
 
@@ -49,20 +53,22 @@ class Settings(BaseModel):
 
     data: Path = Field(default_factory=default_data)
     database: str | None = None  # an SQLAlchemy URL; None = SQLite in `data`
-    models: dict[str, str | None] = Field(default_factory=lambda: {BUNDLED: None}, min_length=1)
+    models: dict[str, str | None] = Field(default_factory=_bundled, min_length=1)
     default_model: str = ""
     folders: tuple[Path, ...] = ()  # LoRAs, embeddings and classifiers are named from here only
     api_key: str | None = Field(default=None, repr=False)
     limits: Limits = Limits()
     devices: tuple[str, ...] = Field(("auto",), min_length=1)  # one worker process each
-    memory: int | None = Field(None, gt=0)  # bytes of models kept loaded; None = half there is
-    batch: int = Field(8, ge=1)  # pictures that share a batch
+    memory: int | None = Field(
+        default=None, gt=0
+    )  # bytes of models kept loaded; None = half of all
+    batch: int = Field(default=8, ge=1)  # pictures that share a batch
 
     @model_validator(mode="before")
     @classmethod
     def _first_model(cls, values: Any) -> Any:
         if isinstance(values, dict) and not values.get("default_model"):
-            names = list(values.get("models") or {BUNDLED: None})
+            names = list(values.get("models") or _bundled())
             values = {**values, "default_model": names[0]}
         return values
 

@@ -99,10 +99,12 @@ class Store:
 
 def _engine(settings: Settings) -> Engine:
     url = settings.database or f"sqlite:///{settings.data / 'studio.db'}"
-    many = {"pool_size": 10, "max_overflow": 40, "pool_timeout": 10}
+    many: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "pool_timeout": 10}
     try:
         name = make_url(url).get_backend_name()
-        engine = create_engine(url, pool_pre_ping=name != "sqlite", **many)
+        if name == "postgresql":
+            many |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+        engine = create_engine(url, **many)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         line = str(error).splitlines()[0]
         raise SuffuseError(f"database is not an SQLAlchemy URL that works here: {line}") from error

@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from suffuse.errors import SuffuseError
+from suffuse.studio import logs
 from suffuse.studio.messages import Broken, Message, Task, one_line
 from suffuse.studio.settings import RAY, Settings
 
@@ -41,7 +42,7 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     """Works until it is told to stop, or until the service is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which says Stop
     threading.Thread(target=_end_with_the_service, daemon=True).start()
-    logging.basicConfig(format=f"%(levelname)s worker {device}: %(message)s")
+    logs.configure()
     with contextlib.suppress(EOFError, OSError, _Stopped):
         if device == RAY:
             from suffuse.studio import remote

@@ -1,5 +1,4 @@
 // Two pictures compared: one over the other with a slider between them, or side by side.
-import { show } from "./api.js";
 import { button, h, segmented } from "./dom.js";
 import { t } from "./words.js";
 
@@ -9,11 +8,13 @@ const FIELDS = ["prompt", "negative", "model", "sampler", "steps", "guidance", "
 export function beside(left, right) {
   const slider = h("input", { type: "range", min: 0, max: 100, value: 50, class: "divide",
     label: "divide" });
-  const picture = (image) => show(h("img", { alt: t("picture_of", { prompt: image.prompt }) }), image.url);
+  const picture = ({ prompt, url }) => h("img", { alt: t("picture_of", { prompt }), src: url });
   const top = picture(left);
-  const both = h("div", { class: "both" }, picture(right), top, h("i", { class: "edge" }));
+  const style = { maxWidth: `${7 * right.width}px` };
+  const both = h("div", { class: "both", style }, picture(right), top, h("i", { class: "edge" }));
   const pair = h("div", { class: "over" }, both, slider);
   const divide = () => {
+    slider.style.setProperty("--part", `${slider.value}%`);
     top.style.clipPath = `inset(0 ${100 - Number(slider.value)}% 0 0)`;
     pair.style.setProperty("--at", `${slider.value}%`);
   };
@@ -26,7 +27,8 @@ export function beside(left, right) {
     h("th", { text: name, scope: "row" }),
     h("td", {}, String(left[name] ?? "")), h("td", {}, String(right[name] ?? ""))));
   const dialog = h("dialog", { class: "detail compare-two", label: "compare_two" },
-    h("header", {}, mode, button("close", { label: "close", class: "quiet" }, () => dialog.close())),
+    h("header", {}, mode,
+      button("close", { label: "close", class: "quiet" }, () => dialog.close())),
     h("div", { class: "beside-body" }, pair,
       h("table", {}, h("caption", { text: "differences" }), h("tbody", {}, ...rows))));
   dialog.addEventListener("close", () => dialog.remove());

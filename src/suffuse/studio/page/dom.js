@@ -1,4 +1,4 @@
-// Elements, words on them, messages. Text goes into the page only as text: nothing here parses HTML.
+// Elements, words on them, messages. Text goes into the page as text only: nothing parses HTML.
 import { t } from "./words.js";
 import { PATHS } from "./icons.js";
 
@@ -97,7 +97,9 @@ export function button(picture, props, click) {
 export function segmented(label, options, value, change) {
   const group = h("div", { class: "segmented", role: "group", label });
   const press = (chosen) => {
-    for (const one of group.children) one.setAttribute("aria-pressed", String(one.value === chosen));
+    for (const one of group.children) {
+      one.setAttribute("aria-pressed", String(one.value === chosen));
+    }
   };
   for (const [name, key] of options) {
     group.append(h("button", {

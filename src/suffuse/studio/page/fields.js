@@ -72,7 +72,8 @@ export function dial(name, range, usual) {
     Object.assign(slider, { min: least, max: most, step });
     Object.assign(number, { min: least, step });
     const value = settings[name] ?? usual();
-    if (value === null || value === undefined) return;
+    slider.disabled = number.disabled = value === null; // no worker has opened the model yet
+    if (value === null) return;
     slider.value = number.value = String(value);
     // The part left of the thumb, which a stylesheet cannot know.
     slider.style.setProperty("--part", `${(100 * (value - least)) / (most - least)}%`);

@@ -62,6 +62,7 @@ export function filmView(image) {
     draw();
     if (!CALM.matches) start();
   }, () => say(words, "text", "film_gone"));
-  return Object.assign(h("div", { class: "film" }, canvas,
+  const style = { maxWidth: `${3.5 * image.width}px` };
+  return Object.assign(h("div", { class: "film", style }, canvas,
     h("div", { class: "scrub" }, play, slider, words)), { stop });
 }

@@ -171,7 +171,7 @@ export class MaskBrush {
     tint.globalCompositeOperation = "copy";
     tint.drawImage(this.layer, 0, 0);
     tint.globalCompositeOperation = "source-in";
-    tint.fillStyle = getComputedStyle(this.view).getPropertyValue("--veil") || "#7a5cff";
+    tint.fillStyle = getComputedStyle(this.view).color;
     tint.fillRect(0, 0, width, height);
     pen.globalAlpha = 0.62;
     pen.drawImage(veil, 0, 0);

@@ -1,5 +1,5 @@
 // 한국어. 문장 속 {중괄호}는 값으로 채워진다.
-export const ko = {
+export const words = {
   title: "Suffuse 스튜디오", skip: "본문으로 건너뛰기", views: "화면", create: "만들기",
   gallery: "갤러리", compare: "비교", language: "언어", theme: "밝게/어둡게",
   theme_light: "밝은 화면", theme_dark: "어두운 화면", keys: "단축키", close: "닫기",
@@ -56,6 +56,17 @@ export const ko = {
   film_gone: "과정 기록을 불러오지 못했습니다.", play: "재생", pause: "멈춤",
   explain_missing: "이 그림을 그릴 때는 아무것도 기록하지 않았습니다. 같은 시드로 다시 그리며 기록할 수 있습니다.",
   explain_make: "작동 원리 보기",
+  heat: "단어가 바라본 곳", heat_hint: "단어에 마우스를 올리거나, 눌러서 고정하세요.",
+  heat_of: "‘{word}’: 전체 어텐션의 {percent}%를 받았고, 밝은 곳일수록 많이 참고했습니다.",
+  token_start: "시작", token_end: "끝", token_padding: "채움",
+  token_start_tip: "어느 단어에도 가지 않는 어텐션을 받습니다",
+  token_padding_tip: "문장의 남는 자리입니다. 내장 모델은 무엇이 어디에 놓일지도 여기에 적어 둡니다",
+  heat_label: "그림 위의 어텐션 지도", heat_resolution: "해상도", heat_when: "볼 단계",
+  heat_all: "모든 단계", heat_step: "아래에서 고른 단계", timeline: "한 단계씩",
+  guess: "모델이 예상한 완성 그림", push: "가이던스가 민 곳 ({norm})",
+  push_none: "이 단계에는 가이던스가 없습니다", level: "신호와 노이즈의 비",
+  level_at: "노이즈 σ {sigma}, 신호 α {alpha}", latent: "잠재 채널",
+  latent_hint: "오토인코더가 이 채널들을 그림으로 바꿉니다.", channel: "채널 {n}",
   search: "갤러리 검색", search_hint: "단어, 샘플러, 모델, 시드", load_more: "더 보기",
   found: "그림 {n}장", found_none: "찾은 그림이 없습니다. 단어를 줄여 보세요.",
   gallery_empty: "아직 그림이 없습니다. 그린 그림은 모두 여기에 모입니다.",
@@ -80,8 +91,6 @@ export const ko = {
   key_generate: "그리기", key_search: "갤러리 검색", key_views: "만들기, 갤러리, 비교",
   key_walk: "그림 넘겨 보기", key_close: "닫기", key_brush: "붓 작게, 크게", key_erase: "붓과 지우개 바꾸기",
   key_invert: "마스크 반전", key_undo: "마스크 실행 취소", key_help: "이 도움말",
-  api_key: "API 키", api_key_ask: "이 스튜디오는 키가 필요합니다. 탭을 닫을 때까지만 보관합니다.",
-  api_key_wrong: "키가 맞지 않습니다. 다시 입력해 주세요.", api_key_go: "열기",
   offline: "서비스가 응답하지 않습니다. 다시 연결하는 중…",
   online: "서비스가 돌아왔습니다. 작업은 이어서 진행됩니다.",
   refused: "서비스가 요청을 거절했습니다 ({status}).",
