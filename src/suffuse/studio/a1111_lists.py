@@ -161,8 +161,11 @@ def embeddings(folders: Sequence[Path]) -> dict[str, Any]:
 def png_info(image: str, limits: Limits) -> dict[str, Any]:
     """What a picture says about its making. Raises Problem for what is no picture."""
     picture(image, "image", limits)  # judged before anything in it is read
-    with Image.open(io.BytesIO(base64_bytes(image, "image"))) as file:
-        items = stored_text(file)
+    try:
+        with Image.open(io.BytesIO(base64_bytes(image, "image"))) as file:
+            items = stored_text(file)
+    except (AttributeError, TypeError, ValueError):  # EXIF of another kind than it says
+        raise Problem("what is written in the picture is damaged", field="image") from None
     info = items.get("parameters", "")
     return {"info": info, "items": items, "parameters": _fields(info) if info else {}}
 

@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import connection
-from multiprocessing.connection import Connection
 from typing import Any
 
-from suffuse.studio import remote
 from suffuse.studio.desk import Desk
 from suffuse.studio.messages import Broken, Ended, Idle, Loaded, Message, Task
-from suffuse.studio.settings import RAY, Settings
+from suffuse.studio.settings import Settings
 from suffuse.studio.views import WorkerView
 from suffuse.studio.worker import Cancel, Stop, Work, main
 
@@ -189,9 +187,16 @@ class Lane(threading.Thread):
     def _open(self) -> None:
         self._ready = self._idle = False
         self._loaded = ()
-        begin = remote.start if self._device == RAY else _start
-        self._process, self._pipe = begin(self._settings, self._device)
+        self._pipe, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=main,
+            args=(theirs, self._settings, self._device, threads_of(self._settings, self._device)),
+            name=f"suffuse worker {self._device}",
+            daemon=True,
+        )
+        self._process.start()
         self._alive = True
+        theirs.close()  # or its end of the pipe would never look closed
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
@@ -208,20 +213,6 @@ class Lane(threading.Thread):
         self._alive = False
         self._pipe.close()
         self._tell(self._desk.put_back)
-
-
-def _start(settings: Settings, device: str) -> tuple[Any, Connection]:
-    """A worker process, and our end of its pipe."""
-    pipe, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(
-        target=main,
-        args=(theirs, settings, device, threads_of(settings, device)),
-        name=f"suffuse worker {device}",
-        daemon=True,
-    )
-    process.start()
-    theirs.close()  # or its end of the pipe would never look closed
-    return process, pipe
 
 
 def threads_of(settings: Settings, device: str) -> int:
