@@ -48,8 +48,8 @@ def test_it_serves_until_ctrl_c(start, tmp_path):
     (models / "mine").mkdir(parents=True)
     (models / "mine" / "model_index.json").write_text("{}")
     (models / "broken.safetensors").write_bytes(b"\xff" * 9)
-    flags = ("--port", 0, "--data", tmp_path / "data", "--models", models, "--api-key", "secret")
-    process = start("studio", *flags)
+    flags = ("--host", "0.0.0.0", "--port", 0, "--data", tmp_path / "data", "--models", models)
+    process = start("studio", *flags, SUFFUSE_API_KEY="secret")
     line = process.stdout.readline()
     url = re.fullmatch(r"studio: (http://127\.0\.0\.1:\d+/)  \(asks for the API key\)\n", line)[1]
     with httpx.Client(base_url=url, timeout=60) as client:
