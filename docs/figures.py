@@ -1,7 +1,9 @@
-"""The pictures of docs/ddpm.md, drawn with a model that `suffuse train ddpm` left.
+"""The pictures of docs/ddpm.md, adm.md and score-sde.md, drawn with models of the presets digits.
 
-    pip install "suffuse[docs]"
-    python docs/figures.py runs/digits/model [--output docs/images]
+    pip install "suffuse[docs,sde]"
+    python docs/figures.py runs/digits/model [--output docs/images]       # train ddpm
+    python docs/figures.py runs/adm/model --classifier runs/judge/model   # train adm, classifier
+    python docs/figures.py runs/sde/model                                 # train score-sde
 
 Matplotlib draws the curves: nobody needs it to make pictures.
 """
@@ -24,7 +26,8 @@ from suffuse.diffusion.grid import make_grid
 from suffuse.diffusion.guidance import bind
 from suffuse.diffusion.noise import Noise
 from suffuse.systems.ddpm import DDPM
-from suffuse.systems.generate import pixels
+from suffuse.systems.generate import pixels, to_tensor
+from suffuse.systems.score_sde import ScoreSDE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
@@ -47,7 +50,7 @@ def sheet(rows: list[Tensor], path: Path) -> None:
     canvas.save(path)
 
 
-def held_out(system: DDPM, count: int) -> Tensor:
+def held_out(system: DDPM | ScoreSDE, count: int) -> Tensor:
     pictures = np.repeat(digits("test")[0][:count, ..., None], 3, axis=-1)
     return pixels(pictures, system.channels)
 
@@ -96,17 +99,69 @@ def bound(system: DDPM, path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-@torch.inference_mode()
+def judged(system: DDPM, classifier: Path, path: Path) -> None:
+    """The same five digits, guided by the gradient of a classifier at the scales of `SCALES`; the
+    model itself is told no class."""
+    rows = []
+    for digit in (1, 3, 5, 7, 9):
+        drawn = []
+        for scale in SCALES:
+            asked = {"classifier": str(classifier), "classifier_scale": scale, "guidance": 0.0}
+            drawn += system.generate(str(digit), seed=0, n=2, steps=100, **asked)
+        rows.append(torch.cat([to_tensor(picture, 1) for picture in drawn]))
+    sheet(rows, path)
+
+
+def diffused(system: ScoreSDE, path: Path) -> None:
+    """A real digit along the SDE; then two draws back along the reverse SDE; then, from the same
+    two starts, along the flow without noise."""
+    x0, times = held_out(system, 1), torch.linspace(0, 1, FRAMES).clamp_min(1e-5)
+    eps = Noise([0], (1, 8, 8))()
+    levels = [system.process.sde.at(t) for t in times]
+    rows = [torch.cat([level.alpha * x0 + level.sigma * eps for level in levels]).float()]
+    for sampler in ("euler_maruyama", "ode"):
+        noise = Noise([1, 2], (1, 8, 8))
+        start, grid = noise(), system.grid(1000 if sampler != "ode" else FRAMES - 1)
+        x = start * grid.start
+        states = torch.stack([x, *(s.x.clone() for s in system.sample(x, noise, grid, sampler))])
+        shown = torch.linspace(0, len(states) - 1, FRAMES).round().long()
+        rows += list(states[shown].transpose(0, 1))
+    sheet([row[:, :1] for row in rows], path)
+
+
+def completed(system: ScoreSDE, path: Path) -> None:
+    """Held-out digits whose lower half is unknown, and eight draws of what it might be."""
+    rows, mask = [], Image.new("L", (8, 8), 0)
+    mask.paste(255, (0, 4, 8, 8))
+    for x0 in held_out(system, 5):
+        levels = ((x0[0] + 1) * 127.5).round().byte().numpy()
+        asked = {"image": Image.fromarray(levels), "mask": mask, "strength": 1.0, "steps": 500}
+        drawn = system.generate("", seed=0, n=8, sampler="reverse_diffusion+langevin", **asked)
+        known = x0[None].clone()
+        known[..., 4:, :] = 0.0
+        rows.append(torch.cat([x0[None], known, *(to_tensor(p, 1) for p in drawn)]))
+    sheet(rows, path)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description="The pictures of docs/ddpm.md.")
-    parser.add_argument("model", type=Path, help="of the preset digits")
+    parser = argparse.ArgumentParser(description="The pictures of docs/*.md.")
+    parser.add_argument("model", type=Path, help="of a preset digits")
+    parser.add_argument("--classifier", type=Path, help="that guides an ADM")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "images")
     options = parser.parse_args()
-    system = suffuse.load(options.model, device="cpu", dtype="float32")
-    assert isinstance(system, DDPM), "not a DDPM"
-    film(system, options.output / "ddpm-film.png")
-    guidance(system, options.output / "ddpm-guidance.png")
-    bound(system, options.output / "ddpm-bound.png")
+    system, output = suffuse.load(options.model, device="cpu", dtype="float32"), options.output
+    with torch.inference_mode():
+        if isinstance(system, ScoreSDE):
+            diffused(system, output / "score-sde-film.png")
+            completed(system, output / "score-sde-completed.png")
+            return
+        assert isinstance(system, DDPM), "not a model of digits"
+        if options.classifier is None:
+            film(system, output / "ddpm-film.png")
+            guidance(system, output / "ddpm-guidance.png")
+            bound(system, output / "ddpm-bound.png")
+    if options.classifier is not None:
+        judged(system, options.classifier, output / "adm-classifier.png")
 
 
 if __name__ == "__main__":

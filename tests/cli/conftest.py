@@ -7,13 +7,14 @@ import sys
 
 import pytest
 import tiny
+from commands import command
 
 ENV = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture
 def start(tmp_path):
-    """start(*args): a running `suffuse` in `tmp_path`."""
+    """start(*args): a new interpreter that runs `suffuse` in `tmp_path`."""
 
     def start(*args):
         return subprocess.Popen(
@@ -33,15 +34,9 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def run(start):
+def run(tmp_path):
     """run(*args): exit status, standard output and standard error of a finished `suffuse`."""
-
-    def run(*args):
-        process = start(*args)
-        out, err = process.communicate(timeout=300)
-        return process.returncode, out, err
-
-    return run
+    return lambda *args: command(args, tmp_path, ENV)
 
 
 @pytest.fixture

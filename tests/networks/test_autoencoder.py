@@ -11,7 +11,9 @@ import torch
 from diffusers import AutoencoderKL as Theirs
 from tiny import VAE, deviation, randomise
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle
 
+from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import (
     AutoencoderConfig,
     AutoencoderKL,
@@ -19,6 +21,7 @@ from suffuse.networks.autoencoder import (
     DiagonalGaussian,
     autoencoder,
 )
+from suffuse.weights.mapping import export
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.vae_config import autoencoder_config
 
@@ -97,6 +100,37 @@ def test_patches_and_shortcut(patch, shortcut):
     ((out - image).square().mean() + 1e-3 * posterior.kl().mean()).backward()
     for name, parameter in net.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+@torch.no_grad()
+def test_a_decoder_of_its_own():
+    """It is diffusers' decoder of those levels, the picture unfolded from its smaller patch."""
+    config = AutoencoderConfig(
+        channels=(32,), blocks=1, groups=8, patch=8, quant=False, decoder=(8, 16, 32)
+    )
+    ours = AutoencoderKL(config).eval()
+    randomise(ours, 5)
+    theirs = Theirs(
+        in_channels=12,
+        out_channels=12,
+        block_out_channels=(8, 16, 32),
+        down_block_types=("DownEncoderBlock2D",) * 3,
+        up_block_types=("UpDecoderBlock2D",) * 3,
+        layers_per_block=1,
+        norm_num_groups=8,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    ).eval()
+    weights = {n: w for n, w in export(ours, DIFFUSERS_VAE, torch.float32).items() if "dec" in n}
+    assert not theirs.load_state_dict(weights, strict=False).unexpected_keys
+    z = normal(2, 4, 3, 5)
+    assert deviation(ours.decode(z), pixel_shuffle(theirs.decode(z).sample, 2)) < 1e-5
+    assert ours.encode(ours.decode(z)).mode.shape == z.shape
+
+
+def test_a_decoder_of_too_many_levels():
+    with pytest.raises(SuffuseError, match="3 levels has no f = 2"):
+        AutoencoderKL(AutoencoderConfig(channels=(8, 8), groups=4, decoder=(8, 8, 8)))
 
 
 @pytest.mark.parametrize("codes", [0, 9])

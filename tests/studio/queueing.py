@@ -17,9 +17,7 @@ def main(data: str, count: int) -> None:
     service = Service(Settings(data=Path(data), devices=("cpu",)))
     service.start()
     jobs = [
-        service.submit(
-            Request(f"{i} stars", steps=2, seed=i), client=f"client {i % 7}", key=f"{i}"
-        ).id
+        service.submit(Request(f"{i} stars", steps=2, seed=i), client=f"client {i % 7}", key=str(i))
         for i in range(count)
     ]
     (worker,) = service.status().workers

@@ -34,7 +34,7 @@ def alive(pid):
 def test_a_worker_that_is_killed_harms_no_job_but_the_one_that_kills_it_twice(tmp_path):
     with working(Settings(data=tmp_path, devices=("cpu",))) as service:
         # One batch of three; the worker is killed in the midst of it.
-        asked = [service.submit(Request(f"{i} cats", steps=40), client="me").id for i in range(3)]
+        asked = [service.submit(Request(f"{i} cats", steps=25), client="me").id for i in range(3)]
         later = service.submit(Request("a dog", steps=2), client="me").id
         hearing = service.subscribe(asked[0])
         first_step(service, asked[0])

@@ -123,13 +123,12 @@ def test_nothing_asked_is_nothing_drawn(system):
     assert list(together.stream(system, [])) == []
 
 
-def test_batches_of_the_bundled_model_are_byte_for_byte_the_pictures_alone():
+def test_batches_of_the_bundled_model():
+    """To the bit where it was measured (docs/together.md); other processors have other kernels."""
     system = suffuse.load(device="cpu", dtype="float32")
     asked = [
         Request("a red apple", steps=2, seed=1),
         Request("고양이 두 마리", "blue", steps=2, seed=2, guidance=5.0),
         Request("a dog left of a cat", steps=2, seed=3),
     ]
-    found = results(together.stream(system, asked))
-    for which, request in enumerate(asked):
-        assert (found[which, 0][1] == levels(system.generate(request)[0])).all()
+    check_alone(system, asked)

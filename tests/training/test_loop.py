@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from commands import command
 from peers import PLAN as SHORT
 from peers import Denoise
 from PIL import Image
@@ -311,18 +312,18 @@ def test_half_precision_and_recomputed_activations(tmp_path):
 @pytest.mark.slow
 def test_kill_and_resume_of_the_real_command(tmp_path):
     """kill -9 a real run, go on, and compare with one that was left alone."""
-    command = [sys.executable, "-m", "suffuse", "train", "autoencoder", "--preset", "toy"]
+    toy = ("train", "autoencoder", "--preset", "toy", "-o")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     whole, halves = tmp_path / "whole", tmp_path / "halves"
-    subprocess.run([*command, "-o", str(whole)], check=True, env=env)
-    victim = subprocess.Popen([*command, "-o", str(halves)], env=env)
+    assert command((*toy, whole), tmp_path, env).status == 0
+    victim = subprocess.Popen([sys.executable, "-m", "suffuse", *toy, str(halves)], env=env)
     deadline = time.monotonic() + 240
     while not checkpoints(halves) and time.monotonic() < deadline:
         time.sleep(0.02)
     victim.send_signal(signal.SIGKILL)
     victim.wait()
     assert torch.load(checkpoints(halves)[-1], weights_only=True)["step"] < 100
-    subprocess.run([*command, "-o", str(halves), "--resume"], check=True, env=env)
+    assert command((*toy, halves, "--resume"), tmp_path, env).status == 0
     assert _same(whole, halves)
     assert (halves / "model" / "vae" / "config.json").exists()
 

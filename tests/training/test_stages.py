@@ -2,12 +2,12 @@
 
 import json
 import os
-import subprocess
-import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from commands import command
 from diffusers import UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextModel, PreTrainedTokenizerFast
@@ -29,9 +29,9 @@ CAPTIONS = ["a dog on a blue background", "두 마리 개", "a cat", "a red circ
 
 
 def _suffuse(*words, check=True):
-    env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "suffuse", *map(str, words)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, check=check)
+    ended = command(words, Path(), {**os.environ, "OMP_NUM_THREADS": "1"})
+    assert ended.status == 0 or not check, ended.err
+    return ended
 
 
 @pytest.fixture(scope="module")
@@ -78,11 +78,11 @@ def test_other_libraries_open_the_parts(runs):
 def test_a_run_is_not_written_over_and_goes_on_from_a_model(runs):
     toy = ("--preset", "toy", "--steps", 2)
     again = _suffuse("train", "autoencoder", *toy, "-o", runs / "ae", check=False)
-    assert again.returncode == 2 and "already holds a run" in again.stderr
+    assert again.status == 2 and "already holds a run" in again.err
     model = runs / "latent" / "model"
     _suffuse("train", "latent", *toy, "-a", model, "--init", model, "-o", runs / "more")
     again = _suffuse("train", "latent", *toy, "-a", model, "--resume", "-o", runs / "more")
-    assert "encoding" not in again.stderr  # the scenes were kept
+    assert "encoding" not in again.err  # the scenes were kept
     kept = json.loads((runs / "more" / "model" / "suffuse.json").read_text())
     assert kept["patch"] == 8 and kept["shortcut"] is True
 
@@ -101,9 +101,9 @@ def test_a_folder_of_pictures_becomes_a_model(tmp_path):
     toy += ("--data", tmp_path / "photos")
     first, second = tmp_path / "ae", tmp_path / "latent"
     said = _suffuse("train", "autoencoder", *toy, "-o", first)
-    assert said.stdout == f"{first / 'model'}\n"
-    assert "skipped 1 broken picture: broken.png" in said.stderr
-    assert f"tensorboard --logdir {first / 'tensorboard'}" in said.stderr
+    assert said.out == f"{first / 'model'}\n"
+    assert "skipped 1 broken picture: broken.png" in said.err
+    assert f"tensorboard --logdir {first / 'tensorboard'}" in said.err
     assert sorted(p.name for p in (first / "checkpoints").iterdir()) == ["0000003.pt", "0000006.pt"]
     assert json.loads((first / "model" / "preprocessing.json").read_text())["size"] == 64
     record = json.loads((first / "run.json").read_text())
@@ -112,11 +112,11 @@ def test_a_folder_of_pictures_becomes_a_model(tmp_path):
     system = suffuse.load(second / "model", device="cpu", dtype="float32")
     assert system.generate(suffuse.Request(captions[0], seed=1))[0].size == (64, 64)
     again = _suffuse("train", "latent", *toy, "-a", first / "model", "-o", second, "--resume")
-    assert "encoding" not in again.stderr
+    assert "encoding" not in again.err
     third = tmp_path / "fresh"
     new = ("--no-cache-latents", "--init", second / "model")
     said = _suffuse("train", "latent", *toy, *new, "-a", first / "model", "-o", third)
-    assert "skipped 1 broken picture: broken.png" in said.stderr
+    assert "skipped 1 broken picture: broken.png" in said.err
     assert (third / "scale.json").exists() and not (third / "latents.safetensors").exists()
     record = json.loads((third / "run.json").read_text())
     assert record["init"] == str(second / "model") and record["text"] is None
@@ -127,9 +127,9 @@ def test_a_folder_of_pictures_becomes_a_model(tmp_path):
 @pytest.mark.slow
 def test_wrong_autoencoders_and_presets_are_refused(runs, tmp_path):
     missing = _suffuse("train", "latent", "-a", tmp_path, "-o", tmp_path / "x", check=False)
-    assert missing.returncode == 2 and "missing" in missing.stderr
+    assert missing.status == 2 and "missing" in missing.err
     unknown = _suffuse("train", "autoencoder", "--preset", "huge", "-o", tmp_path, check=False)
-    assert unknown.returncode == 2 and "choose one of emoji, toy" in unknown.stderr
+    assert unknown.status == 2 and "choose one of emoji, toy" in unknown.err
 
 
 def test_presets_fit_together():

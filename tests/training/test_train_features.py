@@ -8,6 +8,7 @@ from PIL import Image
 from suffuse.data.emoji import World
 from suffuse.training.features import (
     FILE,
+    GAIN,
     FeatureStage,
     label_names,
     labels,
@@ -15,7 +16,7 @@ from suffuse.training.features import (
     train_features,
 )
 from suffuse.training.plan import Plan
-from suffuse.weights.perceptual import open_perceptual
+from suffuse.weights.perceptual import open_features, open_perceptual
 
 WORLD = World(objects=4, shapes=False)
 
@@ -61,6 +62,11 @@ def test_it_learns_and_what_it_learned_is_opened(tmp_path):
     assert Image.open(tmp_path / "sheet.png").size == (8 * 128, 2 * 128)
     stage.export(stage.nets, tmp_path / "model")
     net = open_perceptual(tmp_path / "model" / FILE)
+    # The gain that the head was taught with is in its weights: the file needs no more to tell.
+    with torch.no_grad():
+        taught = stage.net.head(GAIN * stage.net.embed(batch.images))
+        told = open_features(tmp_path / "model" / FILE)(batch.images)
+    assert torch.allclose(told, taught, atol=0.02 * taught.abs().max().item())  # half precision
     near = net(batch.images, (batch.images + 0.02).clamp(-1, 1))
     assert (near < net(batch.images, batch.images.flip(0))).all()
 

@@ -342,7 +342,9 @@ def test_unknown_scheduler(folder: Path) -> None:
     assert "scheduler_config.json" in message
 
 
-@pytest.mark.parametrize("own", ['{"steps": 0}', '{"patch": true}', '{"colour": 3}', "[]", "{"])
+@pytest.mark.parametrize(
+    "own", ['{"steps": 0}', '{"patch": true}', "[]", "{", '{"colour": 3}', '{"decoder": [0]}']
+)
 def test_bad_own_file(folder: Path, own: str) -> None:
     (folder / "suffuse.json").write_text(own)
     assert "suffuse.json" in refused(folder)

@@ -111,7 +111,7 @@ def test_own_tokenizer_and_patch(tmp_path: Path) -> None:
 
 
 def test_autoencoder_alone(tmp_path: Path) -> None:
-    shape = AutoencoderConfig(channels=(8, 16), blocks=1, groups=8, patch=4)
+    shape = AutoencoderConfig(channels=(8, 16), blocks=1, groups=8, patch=4, decoder=(8,) * 3)
     autoencoder = AutoencoderKL(shape)
     tiny.randomise(autoencoder, 3)
     save_autoencoder(autoencoder, tmp_path / "codec", torch.float32)

@@ -12,6 +12,7 @@ from suffuse.cli import (
     console,
     data,
     evaluate,
+    explain,
     finetune,
     generate,
     inspect,
@@ -59,6 +60,7 @@ def _suffuse(
 
 
 app.command("generate")(generate.generate)
+app.command("explain")(explain.explain)
 app.command("upscale")(upscale.upscale)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)

@@ -191,17 +191,18 @@ def _requests(flags: dict[str, Any]) -> tuple[list[Request], Origin | None]:
         return [found.to_request(said)], found.origin
     asked = Request(**said)
     if not asked.prompt.strip():
-        _check_unasked(flags["model"], "prompt" in said)
+        check_unasked(flags["model"], "prompt" in said, "generate")
     return [asked], None
 
 
-def _check_unasked(model: str | None, said: bool) -> None:
+def check_unasked(model: str | None, said: bool, command: str) -> None:
+    """Refuses an empty prompt, or one that was not `said`, for models that need one."""
     from suffuse.systems.registry import draws_unasked
 
     if not draws_unasked(model):
         if said:
             raise SuffuseError("the prompt is empty: say in a few words what to draw")
-        raise SuffuseError('say what to draw: suffuse generate "a red apple"')
+        raise SuffuseError(f'say what to draw: suffuse {command} "a red apple"')
 
 
 def _lines(path: Path) -> list[str]:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, pixel_shuffle, pixel_unshuffle
 
+from suffuse.errors import SuffuseError
 from suffuse.networks.attention import PixelAttention
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
 from suffuse.networks.quantizer import Quantized, VectorQuantizer
@@ -34,6 +35,10 @@ class AutoencoderConfig:
     `shortcut` adds a linear map between the pixels of a cell and its latent, both ways (a learned
     form of the space-to-channel shortcut of 2410.10733): the networks then only have to learn what
     a principal component analysis does not know.
+
+    `decoder` gives its levels channels of their own where they are not the encoder's: with more
+    levels than the encoder, and so a smaller patch, edges fall where they belong and not on the
+    borders of cells. Its last level has as many channels as the encoder's.
     """
 
     channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -48,12 +53,26 @@ class AutoencoderConfig:
     attention: tuple[int, ...] = ()
     resolution: int = 256
     codes: int = 0
+    decoder: tuple[int, ...] = ()
 
     @property
     def attends(self) -> tuple[bool, ...]:
         """Whether each level has attention, from the image inwards."""
         side = self.resolution // self.patch
         return tuple(side >> level in self.attention for level in range(len(self.channels)))
+
+    @property
+    def mirrored(self) -> AutoencoderConfig:
+        """The configuration whose encoder this one's decoder is the mirror of.
+
+        Raises SuffuseError for a decoder of more levels than the factor has halvings.
+        """
+        if not self.decoder:
+            return self
+        patch, rest = divmod(self.factor, 2 ** (len(self.decoder) - 1))
+        if rest:
+            raise SuffuseError(f"a decoder of {len(self.decoder)} levels has no f = {self.factor}")
+        return replace(self, channels=self.decoder, patch=patch, decoder=())
 
     def attending(self, levels: Sequence[bool]) -> AutoencoderConfig:
         """The same with attention at these levels, from the image inwards."""
@@ -189,6 +208,7 @@ class Decoder(nn.Module):
 
     def __init__(self, c: AutoencoderConfig):
         super().__init__()
+        c = c.mirrored
         self.patch = c.patch
         width = c.channels[-1]
         self.stem = nn.Conv2d(c.latent, width, 3, padding=1)

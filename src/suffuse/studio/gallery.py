@@ -7,12 +7,20 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Column, Connection, RowMapping, select
+from sqlalchemy import Column, Connection, RowMapping, bindparam, select
 
 from suffuse.studio.disk import FileKind
 from suffuse.studio.tables import images, jobs
 
 Named = tuple[FileKind, str]  # a file by its hash
+
+# Built once: building a statement takes longer than running it.
+_ONE = select(images).where(images.c.id == bindparam("id"))
+_OF_JOB = select(images).where(
+    (images.c.job == bindparam("job")) & (images.c.index == bindparam("index"))
+)
+_STATE = select(jobs.c.state).where(jobs.c.id == bindparam("job"))
+_NEW = images.insert()
 
 
 def new_id() -> str:
@@ -28,19 +36,17 @@ def words_of(values: dict[str, Any]) -> str:
 
 def add(connection: Connection, values: dict[str, Any]) -> RowMapping | None:
     """The new image's row; None where its job has this image already, or has been cancelled."""
-    mine = (images.c.job == values["job"]) & (images.c.index == values["index"])
-    found = connection.execute(select(images).where(mine)).mappings().first()
+    found = connection.execute(_OF_JOB, values).mappings().first()
     if found is not None:
         return found if found["id"] == values["id"] else None
-    state = connection.execute(select(jobs.c.state).where(jobs.c.id == values["job"])).scalar()
-    if state != "running":
+    if connection.execute(_STATE, values).scalar() != "running":
         return None
-    connection.execute(images.insert().values(**values))
-    return connection.execute(select(images).where(images.c.id == values["id"])).mappings().one()
+    connection.execute(_NEW, values)
+    return one(connection, values["id"])
 
 
 def one(connection: Connection, id: str) -> RowMapping | None:
-    return connection.execute(select(images).where(images.c.id == id)).mappings().first()
+    return connection.execute(_ONE, {"id": id}).mappings().first()
 
 
 def some(

@@ -6,7 +6,7 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, select, update
+from sqlalchemy import Connection, RowMapping, Select, bindparam, case, func, select, update
 
 from suffuse.studio.queue import Waiting
 from suffuse.studio.settings import Limits
@@ -16,31 +16,62 @@ from suffuse.studio.views import Refused, State
 MOST_ATTEMPTS = 2
 
 
-def add(
-    connection: Connection, values: dict[str, Any], limits: Limits, patience: float
-) -> RowMapping:
-    """The new job's row, or that of the same client with the same key.
+# Built once: building a statement takes longer than running it.
+_ONE = select(jobs).where(jobs.c.id == bindparam("id"))
+_KEYED = select(jobs).where(
+    (jobs.c.client == bindparam("client")) & (jobs.c.key == bindparam("key"))
+)
+_BEFORE_NEW = select(
+    func.count(),
+    func.coalesce(func.sum(case((jobs.c.client == bindparam("client"), 1), else_=0)), 0),
+    func.coalesce(func.sum(case((jobs.c.priority >= bindparam("priority"), 1), else_=0)), 0),
+).where(jobs.c.state == "queued")
+_NEW = jobs.insert()
+_AHEAD = (
+    select(func.count())
+    .select_from(jobs)
+    .where(jobs.c.state == "queued")
+    .where(
+        (jobs.c.priority > bindparam("priority"))
+        | ((jobs.c.priority == bindparam("priority")) & (jobs.c.seq < bindparam("seq")))
+    )
+)
+_WAITING = select(*(jobs.c[name] for name in (*Waiting._fields, "attempts"))).where(
+    jobs.c.state == "queued"
+)
+_COUNTS = (
+    select(jobs.c.state, func.count())
+    .where(jobs.c.state.in_(["queued", "running"]))
+    .group_by(jobs.c.state)
+)
+_IMAGES = (
+    select(images)
+    .where(images.c.job.in_(bindparam("ids", expanding=True)))
+    .order_by(images.c.index)
+)
+
+
+def add(connection: Connection, values: dict[str, Any], limits: Limits, patience: float) -> int:
+    """Adds the job; how many stand before it.
 
     Raises Refused where too many wait; they may ask again after `patience` seconds.
     """
-    same = jobs.c.id == values["id"]  # of a first run whose commit was not heard of
-    if values["key"] is not None:
-        same |= (jobs.c.client == values["client"]) & (jobs.c.key == values["key"])
-    found = connection.execute(select(jobs).where(same)).mappings().first()
-    if found is not None:
-        return found
-    queued = select(func.count()).select_from(jobs).where(jobs.c.state == "queued")
-    own = connection.execute(queued.where(jobs.c.client == values["client"])).scalar_one()
+    queued, own, before = connection.execute(_BEFORE_NEW, values).one()
     if own >= limits.queued_per_client:
         raise Refused(f"{own} of your jobs wait already: wait until some are done", patience)
-    if connection.execute(queued).scalar_one() >= limits.queued:
+    if queued >= limits.queued:
         raise Refused("the queue is full: try again later", patience)
-    connection.execute(jobs.insert().values(**values))
-    return connection.execute(select(jobs).where(jobs.c.id == values["id"])).mappings().one()
+    connection.execute(_NEW, values)
+    return int(before)
 
 
 def one(connection: Connection, id: str) -> RowMapping | None:
-    return connection.execute(select(jobs).where(jobs.c.id == id)).mappings().first()
+    return connection.execute(_ONE, {"id": id}).mappings().first()
+
+
+def keyed(connection: Connection, client: str, key: str) -> RowMapping | None:
+    """The client's job with this idempotency key."""
+    return connection.execute(_KEYED, {"client": client, "key": key}).mappings().first()
 
 
 def some(
@@ -57,31 +88,21 @@ def some(
 
 def waiting(connection: Connection) -> list[Waiting]:
     """All queued jobs. One that a worker died of runs alone, so that it can harm no other."""
-    columns = [jobs.c[name] for name in (*Waiting._fields, "attempts")]
-    rows = connection.execute(select(*columns).where(jobs.c.state == "queued"))
     return [
-        Waiting(*row[:-1]) if row.attempts == 0 else Waiting(*row[:-1])._replace(batch=None)
-        for row in rows
+        Waiting(*row[:-1] if row[-1] == 0 else (*row[:-2], None))
+        for row in connection.execute(_WAITING)
     ]
 
 
 def ahead(connection: Connection, row: RowMapping) -> int:
     """How many queued jobs stand before this one, by priority and age."""
-    before = (jobs.c.priority > row["priority"]) | (
-        (jobs.c.priority == row["priority"]) & (jobs.c.seq < row["seq"])
-    )
-    query = select(func.count()).select_from(jobs).where((jobs.c.state == "queued") & before)
-    return int(connection.execute(query).scalar_one())
+    told = {"priority": row["priority"], "seq": row["seq"]}
+    return int(connection.execute(_AHEAD, told).scalar_one())
 
 
 def counts(connection: Connection) -> tuple[int, int]:
     """How many are queued and running."""
-    query = (
-        select(jobs.c.state, func.count())
-        .where(jobs.c.state.in_(["queued", "running"]))
-        .group_by(jobs.c.state)
-    )
-    found = {row[0]: int(row[1]) for row in connection.execute(query)}
+    found = {row[0]: int(row[1]) for row in connection.execute(_COUNTS)}
     return found.get("queued", 0), found.get("running", 0)
 
 
@@ -155,7 +176,6 @@ def recover(connection: Connection) -> int:
 def images_of(connection: Connection, ids: Collection[str]) -> dict[str, list[RowMapping]]:
     """The images of each of these jobs, in order."""
     found: dict[str, list[RowMapping]] = {id: [] for id in ids}
-    query = select(images).where(images.c.job.in_(list(ids))).order_by(images.c.index)
-    for row in connection.execute(query).mappings():
+    for row in connection.execute(_IMAGES, {"ids": list(ids)}).mappings():
         found[row["job"]].append(row)
     return found

@@ -7,8 +7,11 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import queue
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from multiprocessing import connection
 from typing import Any
 
@@ -21,6 +24,7 @@ from suffuse.studio.worker import Cancel, Stop, Work, main
 log = logging.getLogger(__name__)
 # Spawned, not forked: a fork would copy the locks that other threads of the service hold.
 _CONTEXT = multiprocessing.get_context("spawn")
+MOST_LATER = 64  # messages that wait for disk and database; then the worker waits too
 LONGEST_PAUSE = 30.0  # seconds between two starts of a worker that does not get ready
 
 
@@ -40,6 +44,9 @@ class Lane(threading.Thread):
         self._alive = self._ready = self._idle = self._stopping = False
         self._restarts = self._failures = 0  # failures: in a row, without getting ready
         self.trouble: str | None = None  # why there is no worker, in one sentence
+        # What the desk does takes disk and database: meanwhile the worker goes on with the next.
+        self._later: queue.Queue[Callable[[], None] | None] = queue.Queue(MOST_LATER)
+        self._clerk = threading.Thread(target=self._work_off, name=f"clerk {device}", daemon=True)
 
     # ---- from any thread -----------------------------------------------------------------------
 
@@ -79,6 +86,7 @@ class Lane(threading.Thread):
     # ---- the thread ----------------------------------------------------------------------------
 
     def run(self) -> None:
+        self._clerk.start()
         self._open()
         while not self._stopping:
             try:
@@ -87,6 +95,23 @@ class Lane(threading.Thread):
                 log.exception("the lane of %s stumbled", self._device)
                 time.sleep(1)
         self._close()
+        self._later.put(None)
+        self._clerk.join()
+
+    def _work_off(self) -> None:
+        """What has been heard becomes known, in the order in which it was said."""
+        while (what := self._later.get()) is not None:
+            try:
+                what()
+            except Exception:  # a fault of ours, or the service stops without its database
+                log.exception("the lane of %s stumbled", self._device)
+
+    def _tell(self, what: Callable[[list[str]], None]) -> None:
+        """`desk.died` or `desk.put_back` of what the worker had; then there is more to do."""
+        jobs, self._making = self._making, []
+        if jobs:
+            self._later.put(lambda: what(jobs))
+            self._later.put(self.wake)
 
     def _turn(self) -> None:
         """Waits for something to happen, and does what follows from it."""
@@ -115,8 +140,7 @@ class Lane(threading.Thread):
         try:
             self._pipe.send(Work(tasks))
         except OSError:  # it died while it had nothing to do
-            self._desk.put_back(self._making)
-            self._making = []
+            self._tell(self._desk.put_back)
 
     def _pass_cancels(self) -> None:
         with self._ring:
@@ -137,16 +161,14 @@ class Lane(threading.Thread):
             self._loaded = message.names
         elif isinstance(message, Ended) and message.job in self._making:
             self._making.remove(message.job)
-        self._desk.heard(message)
+        self._later.put(partial(self._desk.heard, message))
 
     def _replace(self) -> None:
         """The worker is dead: another one takes its place, after a pause if it never got ready."""
         self._process.join()
         self._alive = False
         log.error("the worker of %s died, exit code %s", self._device, self._process.exitcode)
-        making, self._making = self._making, []
-        if making:
-            self._desk.died(making)
+        self._tell(self._desk.died)
         if not self._ready:
             self._failures += 1
             self.trouble = self.trouble or "the worker ends before it is ready: see the log"
@@ -190,9 +212,7 @@ class Lane(threading.Thread):
         self._process.join()
         self._alive = False
         self._pipe.close()
-        if self._making:
-            self._desk.put_back(self._making)
-            self._making = []
+        self._tell(self._desk.put_back)
 
 
 def threads_of(settings: Settings, device: str) -> int:

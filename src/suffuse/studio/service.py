@@ -134,7 +134,10 @@ class Service:
             "preview": whole("preview", preview, 0, False, most=self.settings.limits.steps),
             "batch": None if explain else batch_key(request, about),
             "created": time.time(),
+            "started": None,
+            "finished": None,
             "attempts": 0,
+            "error": None,
         }
         return self._add(values)
 
@@ -143,16 +146,28 @@ class Service:
         patience = min(max(patience, 1.0), 60.0)
 
         def add(connection: Connection) -> JobView:
-            row = jobs.add(connection, values, limits, patience)
-            return self._desk.view(connection, row)
+            if values["key"] is not None:
+                found = jobs.keyed(connection, values["client"], values["key"])
+                if found is not None:
+                    return self._desk.view(connection, found)
+            place = jobs.add(connection, values, limits, patience)
+            return job_view(values, [], place)
 
         try:
             job = self._store.write(add)
-        except IntegrityError:  # another thread was quicker with the same key: its job is there now
-            job = self._store.write(add)
+        except IntegrityError:
+            # It is there: another thread was quicker with the same key, or the first run of the
+            # transaction was committed, and only the answer got lost.
+            job = self._store.write(lambda c: self._there(c, values))
         for lane in self._lanes:
             lane.wake()
         return job
+
+    def _there(self, connection: Connection, values: dict[str, Any]) -> JobView:
+        row = jobs.one(connection, values["id"])
+        row = row or jobs.keyed(connection, values["client"], values["key"])
+        assert row is not None
+        return self._desk.view(connection, row)
 
     def _judged(self, request: Request, name: str) -> ModelView:
         """The model that is asked for. Raises SuffuseError where it or the request cannot be."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from typing import Any
 
 from sqlalchemy import RowMapping
 
@@ -30,7 +31,7 @@ def image_view(row: RowMapping) -> ImageView:
 
 
 def job_view(
-    row: RowMapping,
+    row: Mapping[Any, Any],
     images: Sequence[RowMapping],
     place: int | None = None,
     progress: ProgressView | None = None,

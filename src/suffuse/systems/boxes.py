@@ -45,8 +45,8 @@ def box(given: Any) -> Box:
     """
     parts: Any = given
     if isinstance(given, str):
-        label, _, sides = given.rpartition(":")
-        parts = [label, *map(_number, sides.split(","))]
+        before, _, after = given.rpartition(":")
+        parts = [before, *map(_number, after.split(","))]
     elif isinstance(given, Mapping):
         if set(given) != {"label", *_SIDES}:
             raise SuffuseError(f"a box has label, x0, y0, x1 and y1, not {', '.join(given)}")

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 Size = tuple[int, int]  # height and width
 # What tokens stand for that are no words of the prompt, in the order of `Explanation.words`.
-START, END, PADDING = "(start)", "(end)", "(padding)"
+SPECIAL = START, END, PADDING = "(start)", "(end)", "(padding)"
 
 
 @dataclass(frozen=True, eq=False)

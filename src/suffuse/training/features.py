@@ -8,6 +8,7 @@ loss of autoencoders, and as the features that sets of pictures are compared by.
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,10 @@ from suffuse.weights.perceptual import save_features
 
 FILE = "features.safetensors"
 PLACED = 10.0  # weight of what stands where
+# A thing covers a few cells of many, so that the mean over all tells little of it, and a head that
+# reads that mean as it is takes long to grow: after 1,000 steps it told 6 % of the things that a
+# logistic regression on the same means told 68 % of.
+GAIN = 8.0
 NOISE = 0.3  # the most that training pictures are disturbed by; their levels span 2
 PLAN = Plan(steps=6000, batch=32, lr=2e-3, ema=0.998, weight_decay=0.05)
 
@@ -104,7 +109,7 @@ class FeatureStage:
         noise = normal(batch.images.shape, generator).to(batch.images)
         level = NOISE * uniform((len(noise), 1, 1, 1), generator).to(noise) ** 2
         seen = self.net.seen(batch.images + level * noise)
-        logits = self.net.head(seen.mean((2, 3)))
+        logits = self.net.head(GAIN * seen.mean((2, 3)))
         loss = binary_cross_entropy_with_logits(logits, batch.labels, reduction="none").sum(1)
         placed = cross_entropy(self.here(seen), batch.places)
         with torch.no_grad():
@@ -123,8 +128,10 @@ class FeatureStage:
         one, other = (net.embed(to_tensor(p).to(device)) for p in (asked, others))
         contact_sheet([asked, others[torch.cdist(one, other).argmin(1).cpu().numpy()]], path)
 
+    @torch.no_grad()
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
-        net: Any = nets["features"]
+        net = deepcopy(nets["features"])
+        net.head.weight *= GAIN
         save_features(net, folder / FILE)
 
 

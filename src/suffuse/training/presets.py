@@ -145,7 +145,15 @@ def _ldm(
     )
 
 
-EMOJI = AutoencoderConfig(channels=(128,), blocks=1, patch=8, latent=4, quant=False, shortcut=True)
+EMOJI = AutoencoderConfig(
+    channels=(128,),
+    blocks=1,
+    patch=8,
+    latent=4,
+    quant=False,
+    shortcut=True,
+    decoder=(32, 64, 128),  # cells of 8 pixels would show in what it draws
+)
 
 AUTOENCODERS = {
     "emoji": AutoencoderPreset(

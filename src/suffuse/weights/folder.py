@@ -16,7 +16,7 @@ from suffuse.networks.families import stable_diffusion
 from suffuse.text.tokenizer import load_tokenizer
 from suffuse.weights.configs import text_config, unet_config
 from suffuse.weights.containers import find_weights, open_tensors
-from suffuse.weights.fields import configured
+from suffuse.weights.fields import configured, numbers
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_UNET
 from suffuse.weights.maps.diffusers_vae import DIFFUSERS_VAE
 from suffuse.weights.maps.hf_clip_text import HF_CLIP_TEXT
@@ -101,7 +101,7 @@ def open_autoencoder(folder: Path, place: Place | None = None) -> Autoencoder:
 
 def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> Autoencoder:
     config = autoencoder_config(raw, str(folder / "config.json"), own.patch)
-    config = replace(config, shortcut=own.shortcut)
+    config = replace(config, shortcut=own.shortcut, decoder=own.decoder)
     weights = open_tensors(find_weights(folder, variant=precision(place)))
     return build(lambda: autoencoder(config), DIFFUSERS_VAE, weights, place)
 
@@ -150,6 +150,7 @@ class Own:
     defaults: Defaults = field(default_factory=Defaults)
     patch: int = 1  # side of the square of pixels behind each input of the autoencoder
     shortcut: bool = False  # whether the autoencoder has one
+    decoder: tuple[int, ...] = ()  # its decoder's channels, if not the encoder's
     classes: tuple[str, ...] = ()  # names of a pixel model's classes
     enlarging: Enlarging | None = None  # of an upscaler
 
@@ -166,11 +167,13 @@ def read_own(folder: Path) -> Own:
         if not fits or (type(value) in (int, float) and value <= 0):
             raise SuffuseError(f"{file}: {name} = {show(value)} is not supported")
     patch, shortcut = raw.pop("patch", 1), raw.pop("shortcut", False)
+    decoder = numbers(raw, "decoder", (), str(file)) if "decoder" in raw else ()
+    raw.pop("decoder", None)
     classes = tuple(map(str, raw.pop("classes", ())))
     upscale = raw.pop("upscale", None)
     enlarging = None if upscale is None else configured(Enlarging(), upscale, f"{file}: upscale")
     raw.pop("perceptual", None)  # for people: what its training compared pictures with
-    return Own(Defaults(**raw), patch, shortcut, classes, enlarging)
+    return Own(Defaults(**raw), patch, shortcut, decoder, classes, enlarging)
 
 
 _OWN_KINDS: dict[str, tuple[type, ...]] = {
@@ -180,6 +183,7 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "objects": (int,),
     "patch": (int,),
     "shortcut": (bool,),
+    "decoder": (list,),
     "perceptual": (str,),
     "classes": (list,),
     "upscale": (dict,),

@@ -164,6 +164,7 @@ def _vae(
     said = {**(own or {}), **(asdict(parts.defaults) if parts else {})}
     said["patch"] = c.patch if c.patch > 1 else None
     said["shortcut"] = c.shortcut or None
+    said["decoder"] = list(c.decoder) or None
     _json(folder / OWN, {name: value for name, value in said.items() if value is not None})
 
 

@@ -49,7 +49,7 @@ def ldm_vae(c: AutoencoderConfig) -> KeyMap:
     rows.append(
         Row("encoder.down.{i}.resample.conv.*", "encoder.down.{i}.downsample.conv.*"),
     )
-    last = len(c.channels) - 1
+    last = len(c.mirrored.channels) - 1
     for i in range(last + 1):
         rows += nest(f"decoder.up.{i}.res.{{j}}", f"decoder.up.{last - i}.block.{{j}}", _RES)
         rows += nest(f"decoder.up.{i}.attn.{{j}}", f"decoder.up.{last - i}.attn.{{j}}", _ATTENTION)
