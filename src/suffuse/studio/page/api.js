@@ -6,7 +6,7 @@ import { t } from "./words.js";
 /** What the server refused, in its own sentence. */
 export class Refused extends Error {
   constructor(message, status, field, retryAfter) {
-    super(message);
+    super(message.charAt(0).toUpperCase() + message.slice(1));
     Object.assign(this, { status, field, retryAfter });
   }
 }

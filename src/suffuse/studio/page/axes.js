@@ -1,6 +1,6 @@
 // The two parameters of a comparison: what can vary, and how lists of values are written.
 import { model, server, settings } from "./state.js";
-import { t } from "./words.js";
+import { known, t } from "./words.js";
 
 /** What can vary, and what kind of value it has. */
 export const AXES = {
@@ -8,6 +8,9 @@ export const AXES = {
   words: "text", negative: "text", model: "name", strength: "number", rescale: "number",
   eta: "number", width: "whole", height: "whole",
 };
+
+/** The key of its name in words.js: most are called as in the form. */
+export const nameOf = (axis) => (known(`axis_${axis}`) ? `axis_${axis}` : axis);
 
 /** What a comparison may begin with. */
 export function proposal(axis) {
@@ -35,7 +38,7 @@ export function values(axis, text) {
     .map(([, quoted, plain]) => quoted ?? plain.trim()).filter(Boolean);
   const said = kind === "text" || kind === "name";
   const found = said ? parts : parts.flatMap((part) => numbers(part, kind));
-  if (!found.length) throw new Error(t("axis_empty", { axis: t(axis) }));
+  if (!found.length) throw new Error(t("axis_empty", { axis: t(nameOf(axis)) }));
   return [...new Set(found)];
 }
 

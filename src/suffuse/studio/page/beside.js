@@ -1,5 +1,5 @@
 // Two pictures compared: one over the other with a slider between them, or side by side.
-import { button, h, segmented } from "./dom.js";
+import { button, h, segmented, track } from "./dom.js";
 import { t } from "./words.js";
 
 const FIELDS = ["prompt", "negative", "model", "sampler", "steps", "guidance", "seed"];
@@ -14,7 +14,7 @@ export function beside(left, right) {
   const both = h("div", { class: "both", style }, picture(right), top, h("i", { class: "edge" }));
   const pair = h("div", { class: "over" }, both, slider);
   const divide = () => {
-    slider.style.setProperty("--part", `${slider.value}%`);
+    track(slider);
     top.style.clipPath = `inset(0 ${100 - Number(slider.value)}% 0 0)`;
     pair.style.setProperty("--at", `${slider.value}%`);
   };

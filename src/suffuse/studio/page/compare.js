@@ -1,6 +1,6 @@
 // An X/Y comparison: two parameters against each other, one picture a cell, each cell a job.
 import { bitmap } from "./api.js";
-import { AXES, proposal, title, values, vary } from "./axes.js";
+import { AXES, nameOf, proposal, title, values, vary } from "./axes.js";
 import { announce, attempt, button, h, save, say, toast } from "./dom.js";
 import { fieldsOf } from "./form.js";
 import { active, cancel, cells, jobs, submitPatiently } from "./jobs.js";
@@ -43,7 +43,7 @@ export function buildCompare(parent) {
 }
 
 function axis(name, first) {
-  const options = Object.keys(AXES).map((one) => h("option", { value: one, text: `axis_${one}` }));
+  const options = Object.keys(AXES).map((one) => h("option", { value: one, text: nameOf(one) }));
   const select = h("select", { id: `axis-${name}` }, ...options);
   const list = h("input", { type: "text", label: [`axis_values`, { axis: name.toUpperCase() }],
     autocomplete: "off", id: `values-${name}` });
@@ -129,7 +129,7 @@ function draw() {
 }
 
 const corner = () => [grid.y, grid.x].filter((one) => one.axis !== "none")
-  .map((one) => t(`axis_${one.axis}`)).join(" ╲ ");
+  .map((one) => t(nameOf(one.axis))).join(" ╲ ");
 
 function update(job) {
   const at = grid?.ids.indexOf(job.id) ?? -1;

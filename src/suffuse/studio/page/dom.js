@@ -111,6 +111,13 @@ export function segmented(label, options, value, change) {
   return group;
 }
 
+/** Colour a slider's track up to its thumb, which a stylesheet cannot know. */
+export function track(slider) {
+  const [least, most] = [Number(slider.min), Number(slider.max)];
+  const part = (Number(slider.value) - least) / Math.max(1e-9, most - least);
+  slider.style.setProperty("--part", `${100 * part}%`);
+}
+
 /** Tell those who listen instead of look. */
 export function announce(key, values = {}) {
   document.querySelector("#live").textContent = t(key, values);

@@ -1,6 +1,6 @@
 // How a picture came about: where each word looked, what every step guessed, and the latents.
 import { json } from "./api.js";
-import { h, say, segmented } from "./dom.js";
+import { h, say, segmented, track } from "./dom.js";
 import { t } from "./words.js";
 
 /** @param {{explanation: string, prompt: string}} image */
@@ -113,7 +113,7 @@ function timeline(steps) {
     if (step.guidance) push.src = step.guidance;
     say(words, "text", "step", { step: at + 1, steps: steps.length });
     slider.setAttribute("aria-valuetext", t("step", { step: at + 1, steps: steps.length }));
-    slider.style.setProperty("--part", `${(100 * at) / Math.max(1, last)}%`);
+    track(slider);
     say(notes[0], "text", "guess");
     const norm = (step.guidance_norm ?? 0).toPrecision(3);
     say(notes[1], "text", step.guidance ? "push" : "push_none", { norm });

@@ -145,7 +145,10 @@ export async function generate() {
   blame();
   // Ctrl+Enter leaves the field that was typed into last: what stands there counts.
   document.activeElement?.dispatchEvent(new Event("change"));
-  await attempt(async () => {
+  if (model()?.kind === "text" && !settings.prompt.trim()) {
+    return blame("prompt", t("prompt_empty"));
+  }
+  return attempt(async () => {
     try {
       const files = await startFiles();
       const fields = fieldsOf(settings);

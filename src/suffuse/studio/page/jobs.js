@@ -17,7 +17,8 @@ export const jobs = new Map();
 /** Ids of jobs that are cells of a comparison and stand there, not on the stage. */
 export const cells = new Set();
 
-const STREAMS = 3; // of the six connections that a browser opens to one host
+// A browser opens six connections to one host, for all of its tabs together.
+const STREAMS = 2;
 const following = new Map(); // id -> AbortController
 
 export const active = (job) => job.state === "queued" || job.state === "running";

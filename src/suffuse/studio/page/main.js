@@ -84,7 +84,8 @@ function help() {
   const dialog = h("dialog", { class: "help", label: "keys" }, h("h2", { text: "keys" }),
     h("dl", {}, ...KEYS.flatMap(([keys, what]) => [h("dt", {}, h("kbd", {}, keys)),
       h("dd", { text: what })])),
-    h("form", { method: "dialog" }, h("button", { text: "close", class: "primary" })));
+    h("form", { method: "dialog" }, h("button", { text: "close", class: "primary" }),
+      h("a", { href: "/api/docs", text: "api" })));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
