@@ -31,6 +31,11 @@ def test_models_that_are_not_there(refusal):
     assert "no such file" in refusal("studio", "--model", "nowhere.safetensors")
 
 
+def test_workers_elsewhere_or_here(refusal):
+    assert "give one of them" in refusal("studio", "--ray", "--device", "cpu")
+    assert "give --ray as well" in refusal("studio", "--replicas", 2)
+
+
 def test_without_the_extra(tmp_path):
     code = (
         "import sys; sys.modules['fastapi'] = None\n"
