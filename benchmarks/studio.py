@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import platform
 import re
@@ -41,12 +42,18 @@ class Load:
         self.jobs: list[str] = []
         self.hashes: list[str] = []
 
-    async def run(self, clients: int, jobs: int) -> float:
-        """All jobs, shared out among the clients; the seconds they took."""
+    async def run(self, clients: int, jobs: int, ramp: float) -> float:
+        """All jobs, shared out among the clients, who come in the first `ramp` seconds; the seconds
+        they took."""
         left = iter(range(jobs))
         looking = asyncio.create_task(self._look())
         begun = time.monotonic()
-        await asyncio.gather(*(self._client(f"client-{i}", left) for i in range(clients)))
+
+        async def come(i: int) -> None:
+            await asyncio.sleep(ramp * i / clients)
+            await self._client(f"client-{i}", left)
+
+        await asyncio.gather(*map(come, range(clients)))
         took = time.monotonic() - begun
         looking.cancel()
         await self._http.aclose()
@@ -138,9 +145,8 @@ def judged(url: str, load: Load, jobs: int) -> None:
     with httpx.Client(base_url=url, timeout=LONGEST) as http:
         seen, before = [], None
         while True:
-            page = http.get(
-                "/api/images", params={"limit": 100} | ({"before": before} if before else {})
-            )
+            where = {"limit": 100} | ({"before": before} if before else {})
+            page = http.get("/api/images", params=where)
             seen += [image["job"] for image in page.json()["images"]]
             before = page.json()["next"]
             if not before:
@@ -156,13 +162,12 @@ def told(load: Load) -> None:
     """Prints how long answers took, in milliseconds."""
     every = [second for seconds in load.seconds.values() for second in seconds]
     rows = [*sorted(load.seconds.items()), ("all", every)]
-    print(
-        f"  {'milliseconds, seen by clients':32} {'count':>7} {'median':>8} {'99 %':>8} {'worst':>8}"
-    )
+    head = " ".join(f"{word:>8}" for word in ("count", "median", "99 %", "worst"))
+    print(f"  {'milliseconds, seen by clients':32}{head}")
     for name, seconds in rows:
-        high = statistics.quantiles(seconds, n=100)[98] if len(seconds) > 1 else seconds[0]
+        high = sorted(seconds)[math.ceil(0.99 * len(seconds)) - 1]
         figures = (statistics.median(seconds), high, max(seconds))
-        print(f"  {name:32} {len(seconds):7} " + " ".join(f"{1000 * f:8.1f}" for f in figures))
+        print(f"  {name:32}{len(seconds):8} " + " ".join(f"{1000 * f:8.1f}" for f in figures))
 
 
 def machine() -> str:
@@ -178,6 +183,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1000)
     parser.add_argument("--alone", type=int, default=200, help="jobs of the run one by one")
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--ramp", type=float, default=10, help="seconds in which clients come")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -189,7 +195,7 @@ def main() -> None:
     for batch, jobs in ((options.batch, options.jobs), (1, options.alone)):
         with studio(batch) as url:
             load = Load(url, options.steps)
-            took = asyncio.run(load.run(min(options.clients, jobs), jobs))
+            took = asyncio.run(load.run(min(options.clients, jobs), jobs, options.ramp))
             pace[batch] = jobs / took
             print(f"batches of {batch}: {jobs} jobs in {took:.1f} s, {pace[batch]:.2f} pictures/s")
             judged(url, load, jobs)

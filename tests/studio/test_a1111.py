@@ -185,6 +185,8 @@ def test_settings_are_the_clients_own(api, studio):
         assert api.txt2img(**SMALL, override_settings=settings).info["clip_skip"] == 1
         refused = api.set_options({"sd_model_checkpoint": "sdxl"})
         assert refused["detail"] == "model 'sdxl' not found"
+        for bad in (b'{"x": NaN}', b'{"x": "\\ud800"}', b'{"CLIP_stop_at_last_layers": "2"}'):
+            assert api.session.post(f"{api.baseurl}/options", data=bad).status_code == 422
     finally:
         api.set_options({"CLIP_stop_at_last_layers": 1})
 

@@ -253,6 +253,7 @@ def test_bad_input_is_told_in_one_sentence(http, case):
         ({"data": {"steps": "x"}, "files": {"image": b"x"}}, 400),
         ({"data": {"request": "{}", "steps": "2"}, "files": {"image": b"x"}}, 400),
         ({"data": {"prompt": ["a", "b"]}, "files": {"image": b"x"}}, 400),
+        ({"data": {"prompt": "a" * 2_000_000}, "files": {"image": b"x"}}, 400),
         ({"data": APPLE, "files": {"picture": b"x"}}, 400),
         ({"data": APPLE, "files": [("image", b"x"), ("image", b"y")]}, 400),
         ({"json": APPLE, "headers": {"idempotency-key": "k" * 201}}, 400),

@@ -106,7 +106,7 @@ def test_bombs_are_refused_by_their_headers(data):
 
 def test_text_chunk_bombs():
     head = png(1, 1, bytes(2))
-    body = b"zTXt" + b"a\0\0" + zlib.compress(bytes(200_000_000), 9)
+    body = b"zTXt" + b"a\0\0" + zlib.compress(bytes(20_000_000), 9)
     chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
     assert "not a PNG" in refusal(head[:33] + chunk + head[33:])
 

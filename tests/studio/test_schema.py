@@ -23,8 +23,9 @@ def test_no_request_is_a_fault(studio):
     operations = [found.ok() for found in schema.get_all_operations()]
     assert len(operations) > 40
     for operation in operations:
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE):
-            ask(operation, operation.as_strategy(generation_mode=mode), studio)
+        ask(operation, operation.as_strategy(generation_mode=GenerationMode.POSITIVE), studio)
+        if "{" not in operation.path:  # a wrong name takes a second to think of; see test_api
+            ask(operation, operation.as_strategy(generation_mode=GenerationMode.NEGATIVE), studio)
     assert not [line for line in studio.lines() if line["level"] == "error"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
@@ -62,6 +63,13 @@ def studio(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Workers on a Ray cluster, not here.", rich_help_panel=_RUN),
+    ] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="Their number, else 1.", min=1, rich_help_panel=_RUN)
+    ] = None,
     memory: Annotated[
         float | None,
         typer.Option(help="GiB of models kept loaded; else half of all.", rich_help_panel=_RUN),
@@ -101,7 +109,8 @@ def studio(
     key = api_key if api_key is not None else os.environ.get("SUFFUSE_API_KEY") or None
     door = Door(host, key, tuple(hosts or ()), tuple(origins or ()))
     door.check(insecure)
-    settings = _settings(door, data, database, model, folders or [], devices or ["auto"], memory)
+    places = _devices(devices, ray, replicas)
+    settings = _settings(door, data, database, model, folders or [], places, memory)
     serving = _serving()
     listening = serving.listen(host, port)
     place = serving.address(listening)
@@ -115,6 +124,18 @@ def studio(
 
     if serving.serve(settings, door, listening, ready) == signal.SIGINT:
         raise Stopped("stopped; what was waiting goes on at the next start")
+
+
+def _devices(devices: list[str] | None, ray: bool, replicas: int | None) -> list[str]:
+    if not ray:
+        if replicas is not None:
+            raise SuffuseError("--replicas is for workers on a Ray cluster: give --ray as well")
+        return devices or ["auto"]
+    if devices:
+        raise SuffuseError("--device names workers on this machine, --ray others: give one of them")
+    if find_spec("ray") is None:
+        raise SuffuseError('--ray needs Ray: pip install "suffuse[ray]"')
+    return ["ray"] * (replicas or 1)
 
 
 def _serving() -> ModuleType:

@@ -23,6 +23,7 @@ from suffuse.studio.a1111_options import MODEL, Options, checked, model_named, p
 from suffuse.studio.a1111_request import requests_of
 from suffuse.studio.ended import failure
 from suffuse.studio.guard import client_of
+from suffuse.studio.inputs import decoding
 from suffuse.studio.service import Service
 from suffuse.studio.views import JobView
 from suffuse.studio.waiting import events, no_job
@@ -116,7 +117,7 @@ class Desk:
         """Submits the request's jobs and waits for each in turn."""
         model = model_named(options.get(MODEL), await run_in_threadpool(self.service.models))
         settings = self.service.settings
-        for request in await run_in_threadpool(requests_of, asked, options, settings):
+        for request in await decoding(requests_of, asked, options, settings):
             job = await run_in_threadpool(
                 self.service.submit,
                 request,

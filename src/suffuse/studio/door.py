@@ -72,8 +72,9 @@ class Door:
             same = (parts.hostname, parts.port or usual) == (here.hostname, here.port or usual)
         except ValueError:  # a port that is no number
             return False
-        named = parts.hostname in map(str.lower, self.hosts)  # a proxy may rewrite Host
-        return usual is not None and bool(parts.hostname) and (same or named)
+        if usual is None or not parts.hostname:
+            return False
+        return same or parts.hostname in map(str.lower, self.hosts)  # a proxy may rewrite Host
 
     def opens(self, authorization: str) -> bool:
         """Whether this Authorization header holds the key, compared in constant time.

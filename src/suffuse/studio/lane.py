@@ -13,13 +13,11 @@ import time
 from collections.abc import Callable
 from functools import partial
 from multiprocessing import connection
-from multiprocessing.connection import Connection
 from typing import Any
 
-from suffuse.studio import remote
 from suffuse.studio.desk import Desk
 from suffuse.studio.messages import Broken, Ended, Idle, Loaded, Message, Task
-from suffuse.studio.settings import RAY, Settings
+from suffuse.studio.settings import Settings
 from suffuse.studio.views import WorkerView
 from suffuse.studio.worker import Cancel, Stop, Work, main
 
@@ -67,6 +65,8 @@ class Lane(threading.Thread):
     def stop(self) -> None:
         """Ends the worker at its next step, then this thread."""
         self._stopping = True
+        if not self._ready:  # still importing: it makes nothing yet, and would not hear
+            self.kill()
         self.wake()
 
     def kill(self) -> None:
@@ -169,7 +169,8 @@ class Lane(threading.Thread):
         """The worker is dead: another one takes its place, after a pause if it never got ready."""
         self._process.join()
         self._alive = False
-        log.error("the worker of %s died, exit code %s", self._device, self._process.exitcode)
+        if not self._stopping:
+            log.error("the worker of %s died, exit code %s", self._device, self._process.exitcode)
         self._tell(self._desk.died)
         if not self._ready:
             self._failures += 1
@@ -189,9 +190,16 @@ class Lane(threading.Thread):
     def _open(self) -> None:
         self._ready = self._idle = False
         self._loaded = ()
-        begin = remote.start if self._device == RAY else _start
-        self._process, self._pipe = begin(self._settings, self._device)
+        self._pipe, theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=main,
+            args=(theirs, self._settings, self._device, threads_of(self._settings, self._device)),
+            name=f"suffuse worker {self._device}",
+            daemon=True,
+        )
+        self._process.start()
         self._alive = True
+        theirs.close()  # or its end of the pipe would never look closed
 
     def _close(self) -> None:
         with contextlib.suppress(OSError):
@@ -208,20 +216,6 @@ class Lane(threading.Thread):
         self._alive = False
         self._pipe.close()
         self._tell(self._desk.put_back)
-
-
-def _start(settings: Settings, device: str) -> tuple[Any, Connection]:
-    """A worker process, and our end of its pipe."""
-    pipe, theirs = _CONTEXT.Pipe()
-    process = _CONTEXT.Process(
-        target=main,
-        args=(theirs, settings, device, threads_of(settings, device)),
-        name=f"suffuse worker {device}",
-        daemon=True,
-    )
-    process.start()
-    theirs.close()  # or its end of the pipe would never look closed
-    return process, pipe
 
 
 def threads_of(settings: Settings, device: str) -> int:

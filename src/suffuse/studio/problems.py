@@ -44,7 +44,7 @@ def answer(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The response to a problem on `path`, which chooses its shape."""
-    message = one_line(without_paths(message))
+    message, field = one_line(without_paths(message)), field and one_line(field, 100)
     return JSONResponse(_shaped(path, status, message, field), status, dict(headers or {}))
 
 
@@ -76,5 +76,5 @@ def without_paths(message: str) -> str:
 
 def one_line(message: str, most: int = 500) -> str:
     """The message in one line of at most `most` characters: it may quote what a client sent."""
-    line = " ".join(message.split())
+    line = " ".join(message.split()).encode("utf-8", "replace").decode()  # no half characters
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -40,6 +41,10 @@ class Store:
         self.trouble: str | None = None  # what hinders it now, in one sentence
         self._closing = threading.Event()
         self._engine = _engine(settings)
+        # SQLite has one writer at a time. Who waits in SQLite sleeps for ever longer moments; who
+        # waits here goes on at once.
+        sqlite = self._engine.dialect.name == "sqlite"
+        self._writer = threading.Lock() if sqlite else nullcontext()
 
     def open(self) -> None:
         """Makes the tables where there are none. Raises SuffuseError."""
@@ -82,7 +87,8 @@ class Store:
             pause = min(2 * pause, 1.0)
 
     def _once(self, work: Callable[[Connection], T], writing: bool) -> T:
-        with self._engine.connect() as connection:
+        turn = self._writer if writing else nullcontext()
+        with turn, self._engine.connect() as connection:
             connection = connection.execution_options(writing=writing)
             with connection.begin():
                 return work(connection)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from suffuse.errors import SuffuseError
 from suffuse.studio import logs
 from suffuse.studio.messages import Broken, Message, Task, one_line
-from suffuse.studio.settings import Settings
+from suffuse.studio.settings import RAY, Settings
 
 
 class Work(NamedTuple):
@@ -44,7 +44,12 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     logs.configure()
     with contextlib.suppress(EOFError, OSError, _Stopped):
-        _Worker(pipe).work(settings, device, threads)
+        if device == RAY:
+            from suffuse.studio import remote
+
+            remote.work(pipe, settings)
+        else:
+            _Worker(pipe).work(settings, device, threads)
     logging.shutdown()
     os._exit(0)  # taking torch down in good order would take seconds, for nothing
 
