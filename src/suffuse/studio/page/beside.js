@@ -1,5 +1,5 @@
 // Two pictures compared: one over the other with a slider between them, or side by side.
-import { button, h, segmented, track } from "./dom.js";
+import { button, h, large, segmented, track } from "./dom.js";
 import { t } from "./words.js";
 
 const FIELDS = ["prompt", "negative", "model", "sampler", "steps", "guidance", "seed"];
@@ -10,9 +10,8 @@ export function beside(left, right) {
     label: "divide" });
   const picture = ({ prompt, url }) => h("img", { alt: t("picture_of", { prompt }), src: url });
   const top = picture(left);
-  const style = { maxWidth: `${7 * right.width}px` };
-  const both = h("div", { class: "both", style }, picture(right), top, h("i", { class: "edge" }));
-  const pair = h("div", { class: "over" }, both, slider);
+  const both = h("div", { class: "both" }, picture(right), top, h("i", { class: "edge" }));
+  const pair = h("div", { class: "over", style: large(right) }, both, slider);
   const divide = () => {
     track(slider);
     top.style.clipPath = `inset(0 ${100 - Number(slider.value)}% 0 0)`;
@@ -21,7 +20,10 @@ export function beside(left, right) {
   slider.addEventListener("input", divide);
   divide();
   const mode = segmented("views", [["over", "over"], ["apart", "side_by_side"]], "over",
-    (chosen) => { pair.className = chosen; });
+    (chosen) => {
+      pair.className = chosen;
+      pair.style.width = chosen === "over" ? large(right).width : "";
+    });
   const rows = FIELDS.filter((name) => left[name] || right[name]).map((name) => h("tr",
     { class: left[name] === right[name] ? "" : "differs" },
     h("th", { text: name, scope: "row" }),

@@ -1,6 +1,6 @@
 // One picture, large: its settings, its film, how it came about, and what can be done with it.
 import { blob, call } from "./api.js";
-import { announce, attempt, button, confirm, h, save, segmented, toast } from "./dom.js";
+import { announce, attempt, button, confirm, h, large, save, segmented, toast } from "./dom.js";
 import { explainView } from "./explain.js";
 import { filmView } from "./film.js";
 import { again, reuse } from "./reuse.js";
@@ -77,8 +77,7 @@ function look(place) {
   else if (view !== "picture") part = missing(place);
   else {
     const alt = t("picture_of", { prompt: image.prompt });
-    const style = { maxWidth: `${3.5 * image.width}px` };
-    part = h("img", { class: "large", alt, style, src: image.url });
+    part = h("img", { class: "large", alt, style: large(image), src: image.url });
   }
   place.replaceChildren(part);
 }

@@ -118,6 +118,11 @@ export function track(slider) {
   slider.style.setProperty("--part", `${100 * part}%`);
 }
 
+/** The style of a large picture: all of it is seen, and small ones not as nothing but pixels. */
+export function large({ width, height }) {
+  return { width: `min(100%, ${3.5 * width}px, ${(66 * width) / height}vh)` };
+}
+
 /** Tell those who listen instead of look. */
 export function announce(key, values = {}) {
   document.querySelector("#live").textContent = t(key, values);

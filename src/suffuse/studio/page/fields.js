@@ -72,7 +72,7 @@ export function dial(name, range, usual) {
     Object.assign(slider, { min: least, max: most, step });
     Object.assign(number, { min: least, step });
     const value = settings[name] ?? usual();
-    slider.disabled = number.disabled = value === null; // no worker has opened the model yet
+    slider.disabled = value === null; // no worker has opened the model yet
     if (value === null) return;
     slider.value = number.value = String(value);
     track(slider);

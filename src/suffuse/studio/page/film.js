@@ -1,6 +1,6 @@
 // The film scrubber: all steps of the denoising in one row of pictures, walked through by a slider.
 import { bitmap } from "./api.js";
-import { button, h, icon, say, track } from "./dom.js";
+import { button, h, icon, large, say, track } from "./dom.js";
 import { t } from "./words.js";
 
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
@@ -62,7 +62,6 @@ export function filmView(image) {
     draw();
     if (!CALM.matches) start();
   }, () => say(words, "text", "film_gone"));
-  const style = { maxWidth: `${3.5 * image.width}px` };
-  return Object.assign(h("div", { class: "film", style }, canvas,
+  return Object.assign(h("div", { class: "film", style: large(image) }, canvas,
     h("div", { class: "scrub" }, play, slider, words)), { stop });
 }

@@ -126,7 +126,8 @@ function noise() {
   const grain = pen.createImageData(side, side);
   for (let i = 0; i < grain.data.length; i += 1) {
     // The mean of three uniform numbers is close enough to a Gaussian for the eye.
-    grain.data[i] = i % 4 === 3 ? 255 : 85 * (Math.random() + Math.random() + Math.random());
+    const draw = (Math.random() + Math.random() + Math.random()) / 3;
+    grain.data[i] = i % 4 === 3 ? 255 : 255 * draw;
   }
   pen.putImageData(grain, 0, 0);
   return canvas;
