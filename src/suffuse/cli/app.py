@@ -16,6 +16,7 @@ from suffuse.cli import (
     finetune,
     generate,
     inspect,
+    studio,
     train,
     train_pixel,
     upscale,
@@ -62,6 +63,7 @@ app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("upscale")(upscale.upscale)
 app.command("inspect")(inspect.inspect)
+app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")
 train.app.command("ddpm")(train_pixel.ddpm)
 train.app.command("score-sde")(train_pixel.score_sde)

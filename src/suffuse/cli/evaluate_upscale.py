@@ -71,7 +71,7 @@ def upscale(
         raise SuffuseError("--objects is for --data emoji")
 
     from suffuse.data.preprocess import Preprocess
-    from suffuse.diffusion.samplers import resolve
+    from suffuse.diffusion.sampler_names import resolve
     from suffuse.evaluation.metrics import require_metrics
     from suffuse.evaluation.pictures import emoji_scenes, folder_squares, open_folder
     from suffuse.evaluation.upscaling import Drawing, evaluate_upscaling

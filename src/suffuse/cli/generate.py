@@ -279,8 +279,10 @@ class _Run:
 
     def _show(self, step: Progress, name: Path, strip: list[Image], metadata: Metadata) -> None:
         """The preview file and the film's frame, where this step is due for one."""
+        from suffuse.systems.film import frame_steps
+
         every = self._preview is not None and (step.i + 1) % self._preview == 0
-        framed = self._strips is not None and step.i in frame_steps(step.steps)
+        framed = self._strips is not None and step.i in frame_steps(step.steps, FRAMES)
         if step.result is not None or not (every or framed):
             return
         picture = step.preview()
@@ -295,6 +297,8 @@ class _Run:
     def _keep(
         self, step: Progress, name: Path, strip: list[Image], metadata: Metadata, prompt: str
     ) -> None:
+        from suffuse.systems.film import side_by_side
+
         assert step.result is not None
         about = metadata.for_image(step.seed, step.result.size)
         with uninterrupted(), self._bar.hidden():
@@ -305,23 +309,3 @@ class _Run:
                 film = self._strips.next(step.seed, prompt)
                 note(f"film {self._strips.save(picture, film, about)}")
             say(f"{path}  seed {step.seed}")
-
-
-def frame_steps(steps: int) -> set[int]:
-    """The steps, evenly spaced, whose previews make the film; the last is the finished picture."""
-    count = min(FRAMES, steps)
-    return {round(k * (steps - 1) / max(count - 1, 1)) for k in range(count)}
-
-
-def side_by_side(pictures: list[Image]) -> Image:
-    """One row of pictures, each as high as the last."""
-    from PIL import Image
-
-    width, height = pictures[-1].size
-    row = Image.new("RGB", (width * len(pictures), height))
-    for i, picture in enumerate(pictures):
-        row.paste(
-            picture.resize((width, height)) if picture.size != (width, height) else picture,
-            (i * width, 0),
-        )
-    return row

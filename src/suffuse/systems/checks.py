@@ -19,8 +19,11 @@ def text(name: str, value: Any) -> None:
         raise SuffuseError(f"{name} is not valid Unicode text: write it in UTF-8") from None
 
 
-def whole(name: str, value: Any, least: int, optional: bool) -> int | None:
-    """A whole number from `least` up; None where it is `optional`. Raises SuffuseError."""
+def whole(name: str, value: Any, least: int, optional: bool, most: int | None = None) -> int | None:
+    """A whole number from `least` up, to `most`; None where it is `optional`.
+
+    Raises SuffuseError.
+    """
     if value is None and optional:
         return None
     try:
@@ -31,6 +34,8 @@ def whole(name: str, value: Any, least: int, optional: bool) -> int | None:
         raise SuffuseError(f"{name} must be a whole number, not {value!r}") from None
     if found < least:
         raise SuffuseError(f"{name} must be at least {least}, not {found}")
+    if most is not None and found > most:
+        raise SuffuseError(f"{name} must be at most {most}, not {found}")
     return found
 
 

@@ -36,8 +36,9 @@ GRID_NAMES = {
     "polyexponential": "Polyexponential",
     "beta": "Beta",
 }
-_GRIDS: dict[str, str | None] = {shown.lower(): name for name, shown in GRID_NAMES.items()}
-_GRIDS |= {"automatic": None, "normal": "linspace"}
+# The other way: our word for what the web UI shows, in small letters.
+GRIDS: dict[str, str | None] = {shown.lower(): name for name, shown in GRID_NAMES.items()}
+GRIDS |= {"automatic": None, "normal": "linspace"}
 
 
 @dataclass(frozen=True)
@@ -143,13 +144,13 @@ def _titles(request: Request) -> tuple[str | None, str | None]:
     """The web UI's names of the sampler and the schedule, whatever names the request uses."""
     if request.sampler is None:
         return None, request.grid and GRID_NAMES[request.grid]
-    from suffuse.diffusion.samplers import SAMPLERS, resolve
+    from suffuse.diffusion.sampler_names import NAMES, resolve
 
     found = resolve(request.sampler)
     # A name that stands for options beyond its sampler's is kept, or they would be lost; so are
     # those of score SDEs, which the web UI does not know.
-    kept = found.options or found.name not in SAMPLERS
-    sampler = request.sampler if kept else SAMPLERS[found.name].title
+    kept = found.options or found.name not in NAMES
+    sampler = request.sampler if kept else NAMES[found.name].title
     grid = request.grid or found.grid
     return sampler, grid and GRID_NAMES[grid]
 
@@ -157,10 +158,10 @@ def _titles(request: Request) -> tuple[str | None, str | None]:
 def _grid(schedule: str | None) -> str | None:
     if schedule is None:
         return None
-    if schedule.lower() not in _GRIDS:
+    if schedule.lower() not in GRIDS:
         known = ", ".join(GRID_NAMES.values())
         raise SuffuseError(f"the picture's schedule type {schedule!r} is not one of ours: {known}")
-    return _GRIDS[schedule.lower()]
+    return GRIDS[schedule.lower()]
 
 
 def _read(key: str, value: str, kind: type) -> Any:

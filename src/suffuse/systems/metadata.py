@@ -7,6 +7,7 @@ be made again exactly. JPEG and WebP files carry the first in EXIF's UserComment
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -103,7 +104,7 @@ def read_parameters(path: str | PathLike[str]) -> Metadata:
     name = fspath(path)
     try:
         with Image.open(path) as image:
-            texts = _texts(image)
+            texts = stored_text(image)
     except FileNotFoundError:
         raise SuffuseError(f"there is no file '{name}'") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -135,7 +136,7 @@ def _ours(name: str, texts: Mapping[str, str]) -> Metadata:
     return Metadata(shown, request, origin, version)
 
 
-def _texts(image: Image) -> dict[str, str]:
+def stored_text(image: Image) -> dict[str, str]:
     """Text by keyword, wherever the file's format keeps it."""
     text = getattr(image, "text", None)  # only PNG images have it, also for chunks after the pixels
     if text is not None:
@@ -174,26 +175,38 @@ def write_png(
     FileExistsError when `path` exists and `overwrite` is not set, SuffuseError when it cannot be
     written.
     """
-    from PIL.PngImagePlugin import PngInfo
-
-    path, info = Path(path), PngInfo()
-    for key, value in (metadata.chunks() if metadata else {}).items():
-        info.add_text(key, value)
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    path = Path(path)
     try:
-        try:
-            # Not tempfile, whose files nobody but their owner may read.
-            with open(temporary, "xb") as file:
-                image.save(file, format="PNG", pnginfo=info)
-                file.flush()
-                os.fsync(file.fileno())
-            _move(temporary, path, overwrite)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_bytes(png_bytes(image, metadata), path, overwrite=overwrite)
     except FileExistsError:
         raise
     except OSError as error:
         raise SuffuseError(f"cannot write '{path}': {error.strerror or error}") from error
+
+
+def png_bytes(image: Image, metadata: Metadata | None = None, *, level: int = 6) -> bytes:
+    """The PNG file of a picture, with its text chunks; `level` is zlib's, 1 = quick."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info, file = PngInfo(), io.BytesIO()
+    for key, value in (metadata.chunks() if metadata else {}).items():
+        info.add_text(key, value)
+    image.save(file, format="PNG", pnginfo=info, compress_level=level)
+    return file.getvalue()
+
+
+def write_bytes(content: bytes, path: Path, *, overwrite: bool = False) -> None:
+    """A file that is there as a whole or not at all; see `write_png`. Raises OSError."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        # Not tempfile, whose files nobody but their owner may read.
+        with open(temporary, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        _move(temporary, path, overwrite)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _move(temporary: Path, path: Path, overwrite: bool) -> None:

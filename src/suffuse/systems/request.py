@@ -115,10 +115,10 @@ class Request:
         """Judge the sampler's name, pictures and other files too; returns the request itself.
 
         Raises SuffuseError for an unknown sampler, a missing file, an unreadable picture, and a
-        mask of another size than the image. Imports torch when a sampler is named.
+        mask of another size than the image.
         """
         if self.sampler is not None:
-            from suffuse.diffusion.samplers import resolve
+            from suffuse.diffusion.sampler_names import resolve
 
             resolve(self.sampler)
         for lora in self.loras or ():

@@ -11,7 +11,7 @@ from torch import Tensor
 from suffuse.diffusion.grid import Grid, GridSpec, make_grid
 from suffuse.diffusion.ode import probability_flow
 from suffuse.diffusion.prediction import Denoiser
-from suffuse.diffusion.samplers import CONTINUOUS, resolve
+from suffuse.diffusion.sampler_names import CONTINUOUS, resolve
 from suffuse.diffusion.samplers.common import Step
 from suffuse.diffusion.samplers.predictor_corrector import check
 from suffuse.diffusion.sde_schedule import SDESchedule

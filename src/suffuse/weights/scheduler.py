@@ -11,7 +11,7 @@ import torch
 from suffuse.diffusion.grid import GridSpec
 from suffuse.diffusion.guidance import clip, dynamic_threshold
 from suffuse.diffusion.prediction import Denoiser, Kind
-from suffuse.diffusion.samplers import SAMPLERS, resolve
+from suffuse.diffusion.sampler_names import NAMES, resolve
 from suffuse.diffusion.schedule import Discrete, Flow, Schedule, betas, zero_terminal_snr
 from suffuse.errors import SuffuseError
 from suffuse.weights.scheduler_rules import CURVE_KEYS, SPACINGS, Config, flow_of, pick
@@ -29,7 +29,7 @@ KINDS: Mapping[str, Kind] = {
 class Sampling:
     """How a model is sampled: the content of a scheduler file in our terms."""
 
-    sampler: str  # a key of SAMPLERS
+    sampler: str  # a key of NAMES
     grid: GridSpec
     options: Mapping[str, Any]  # of the sampler
     kind: Kind
@@ -61,13 +61,13 @@ class Sampling:
         name = self.sampler
         if sampler is not None:
             found = resolve(sampler)
-            if found.name not in SAMPLERS:
+            if found.name not in NAMES:
                 raise SuffuseError(
                     f"sampler {sampler!r} is for score SDEs, which this model is not"
                 )
             name, grid, options = found.name, grid or found.grid, dict(found.options)
             if not isinstance(self.schedule, Flow):
-                config |= STAND_INS.get(name, {"_class_name": SAMPLERS[name].diffusers})
+                config |= STAND_INS.get(name, {"_class_name": NAMES[name].diffusers})
         if grid is not None:
             config |= {key: grid == word for word, key in CURVE_KEYS.items()}
             config |= {"use_lu_lambdas": False}

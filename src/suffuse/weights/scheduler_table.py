@@ -32,7 +32,7 @@ from suffuse.weights.scheduler_rules import (
 class Row(NamedTuple):
     """A class of diffusers."""
 
-    sampler: str  # a key of SAMPLERS
+    sampler: str  # a key of NAMES
     defaults: Config  # every key it reads
     grid: Callable[[Config], GridSpec]
     options: Callable[[Config], dict[str, Any]] = no_options

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from suffuse.diffusion.samplers.predictor_corrector import Corrector, Predictor, check
+from suffuse.diffusion.sampler_names import Corrector, Predictor
+from suffuse.diffusion.samplers.predictor_corrector import check
 from suffuse.diffusion.sde import VE, VP, SubVP
 from suffuse.errors import SuffuseError
 from suffuse.weights.fields import Json

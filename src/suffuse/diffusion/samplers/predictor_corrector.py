@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from suffuse.diffusion.prediction import Denoiser
+from suffuse.diffusion.sampler_names import Corrector, Predictor
 from suffuse.diffusion.samplers.common import Noise, Step
 from suffuse.diffusion.schedule import Level
 from suffuse.diffusion.score import score
@@ -23,8 +24,6 @@ from suffuse.diffusion.sde import SDE
 from suffuse.errors import SuffuseError
 
 Projection = Callable[[Tensor, Level], Tensor]  # x (B,C,H,W) at a level, with what is known of it
-Predictor = Literal["euler_maruyama", "reverse_diffusion", "ancestral", "probability_flow"]
-Corrector = Literal["langevin", "annealed", "none"]
 
 
 class Draw(NamedTuple):
