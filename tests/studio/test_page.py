@@ -82,6 +82,9 @@ def test_type_generate_progress_picture(studio: Studio, browser: Any) -> None:
             press(page, "Download")
         picture = Image.open(saved.value.path())
         assert "a red apple" in picture.text["parameters"]
+        page.context.grant_permissions(["clipboard-write"])
+        press(page, "Copy seed")
+        detail.get_by_text("The seed is copied.").wait_for()  # in the dialog, not behind it
         page.keyboard.press("Escape")
         page.reload()  # the jobs of before come back
         page.locator(".tile").first.wait_for()
