@@ -31,6 +31,11 @@ def test_models_that_are_not_there(refusal):
     assert "no such file" in refusal("studio", "--model", "nowhere.safetensors")
 
 
+def test_workers_elsewhere_or_here(refusal):
+    assert "give one of them" in refusal("studio", "--ray", "--device", "cpu")
+    assert "give --ray as well" in refusal("studio", "--replicas", 2)
+
+
 def test_without_the_extra(tmp_path):
     code = (
         "import sys; sys.modules['fastapi'] = None\n"
@@ -48,8 +53,8 @@ def test_it_serves_until_ctrl_c(start, tmp_path):
     (models / "mine").mkdir(parents=True)
     (models / "mine" / "model_index.json").write_text("{}")
     (models / "broken.safetensors").write_bytes(b"\xff" * 9)
-    flags = ("--port", 0, "--data", tmp_path / "data", "--models", models, "--api-key", "secret")
-    process = start("studio", *flags)
+    flags = ("--host", "0.0.0.0", "--port", 0, "--data", tmp_path / "data", "--models", models)
+    process = start("studio", *flags, SUFFUSE_API_KEY="secret")
     line = process.stdout.readline()
     url = re.fullmatch(r"studio: (http://127\.0\.0\.1:\d+/)  \(asks for the API key\)\n", line)[1]
     with httpx.Client(base_url=url, timeout=60) as client:

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from conftest import wait_for
+from bombs import gif, png
 from PIL import Image
-from test_inputs import gif, png
+from running import wait_for
 
 APPLE = {"prompt": "a red apple on a blue background", "steps": 2}
 LIMITS = {"steps": 40, "n": 4, "width": 256, "height": 256, "prompt": 500, "queued_per_client": 3}

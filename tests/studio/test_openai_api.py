@@ -7,6 +7,7 @@ import httpx
 import numpy as np
 import openai
 import pytest
+import webuiapi
 from PIL import Image
 
 KEY = "sk-studio"
@@ -186,7 +187,11 @@ def test_a_wrong_key(address):
     with pytest.raises(openai.AuthenticationError) as caught:
         openai.OpenAI(base_url=f"{address}/v1", api_key="no", max_retries=0).models.list()
     assert caught.value.code == "invalid_api_key"
-    assert httpx.get(f"{address}/sdapi/v1/options", auth=("", KEY)).status_code == 200
+    host, port = address.removeprefix("http://").split(":")
+    web = webuiapi.WebUIApi(host=host, port=int(port), username="any", password=KEY)
+    assert web.get_options()["sd_model_checkpoint"].startswith("bundled")
+    web.session.auth = ("any", "no")
+    assert "key" in web.get_options()["detail"]
 
 
 def test_too_many_waiting_jobs(client, address):

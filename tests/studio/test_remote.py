@@ -5,7 +5,7 @@ import signal
 
 import psutil
 import pytest
-from conftest import wait_for
+from running import wait_for
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 _DOOR, _RUN = "Who may use it", "Models and machine"
 # What the extra `studio` brings; without it, one of these is missing.
-_EXTRA = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "python_multipart", "prometheus_client")
+_EXTRA = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "sqlalchemy",
+    "python_multipart",
+    "prometheus_client",
+    "psutil",
+)
 
 
 def studio(

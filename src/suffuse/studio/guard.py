@@ -23,22 +23,9 @@ OPEN = "/health"  # asks for no key: something has to see whether the studio is 
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _CLIENT = re.compile(r"[\w\-]{1,64}", re.ASCII)
 
-HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        b"connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-
 
 class Guarded:
-    """Lets through what `door` allows, and gives every answer its security headers."""
+    """Lets through what `door` allows."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
@@ -52,20 +39,15 @@ class Guarded:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
-
         problem = self._problem(scope)
         if problem is None:
             scope.setdefault("state", {})["client"] = self._client(scope)
-            await self._app(scope, receive, secured)
+            await self._app(scope, receive, send)
             return
         refusal = answer(scope["path"], problem.status, str(problem), headers=problem.headers)
         for challenge in _CHALLENGES if problem.status == 401 else ():
             refusal.headers.append("www-authenticate", challenge)
-        await refusal(scope, receive, secured)
+        await refusal(scope, receive, send)
 
     def _problem(self, scope: Scope) -> Problem | None:
         heads = _Heads(scope)

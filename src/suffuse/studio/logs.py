@@ -35,7 +35,8 @@ class Lines(logging.Formatter):
         line |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # ASCII alone: some readers take U+0085 or U+2028 for the end of a line.
+        return json.dumps(line, default=str)
 
 
 def configure(level: str = "INFO") -> None:
