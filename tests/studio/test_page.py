@@ -82,6 +82,9 @@ def test_type_generate_progress_picture(studio: Studio, browser: Any) -> None:
             press(page, "Download")
         picture = Image.open(saved.value.path())
         assert "a red apple" in picture.text["parameters"]
+        page.context.grant_permissions(["clipboard-write"])
+        press(page, "Copy seed")
+        detail.get_by_text("The seed is copied.").wait_for()  # in the dialog, not behind it
         page.keyboard.press("Escape")
         page.reload()  # the jobs of before come back
         page.locator(".tile").first.wait_for()
@@ -135,7 +138,7 @@ def test_masks_are_painted_by_keys(studio: Studio, browser: Any, tmp_path: Path)
 
 
 def test_boxes_are_drawn_and_named(studio: Studio, browser: Any) -> None:
-    with visit(browser, studio.url) as page:
+    with visit(browser, studio.url, trouble=("status of 400",)) as page:
         page.get_by_text("Layout boxes").click()
         field = page.locator(".box-field")
         field.scroll_into_view_if_needed()
@@ -157,13 +160,23 @@ def test_boxes_are_drawn_and_named(studio: Studio, browser: Any) -> None:
         assert page.locator(".box").count() == 1
         shot(page, "boxes")
         playwright.expect(page.locator("#f-width")).to_have_attribute("placeholder", "128")
-        takes = studio.json("/api/models")["models"][0]["takes"]
-        unused = page.get_by_text("This model does not use boxes")
-        assert unused.is_visible() is ("boxes" not in takes)
+        assert page.get_by_text("This model does not use boxes").is_visible()
+        generate(page, "a dog on a red background", steps=1)
+        # A page that takes the bundled model for a grounded one sends them; the service refuses.
+        page.evaluate(
+            """import("/state.js").then(({ server, emit }) => {
+                server.models[0].takes.push("boxes");
+                emit("server");
+            })"""
+        )
+        assert not page.get_by_text("This model does not use boxes").is_visible()
         with page.expect_request("**/api/jobs") as posted:
-            page.get_by_label("Prompt", exact=True).fill("a dog on a red background")
             page.keyboard.press("Control+Enter")
-        assert ("boxes" in posted.value.post_data_json) is ("boxes" in takes)
+        assert posted.value.post_data_json["boxes"] == page.evaluate(
+            "JSON.parse(localStorage['suffuse.settings']).boxes"
+        )
+        page.locator("#e-boxes").wait_for()
+        assert "takes none" in page.locator("#e-boxes").text_content()
 
 
 def test_films_are_walked_through(studio: Studio, browser: Any) -> None:

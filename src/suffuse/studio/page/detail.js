@@ -147,8 +147,10 @@ function download() {
 
 function copy(what, key) {
   attempt(async () => {
+    // Browsers have a clipboard for safe addresses only; elsewhere it is shown, to be marked.
+    if (!navigator.clipboard) return toast(String(what));
     await navigator.clipboard.writeText(String(what));
-    toast(t(key));
+    return toast(t(key));
   });
 }
 

@@ -123,9 +123,19 @@ export function large({ width, height }) {
   return { width: `min(100%, ${3.5 * width}px, ${(66 * width) / height}vh)` };
 }
 
+const live = document.querySelector("#live");
+const toasts = document.querySelector("#toasts");
+
+/** What lies outside an open dialog is dark and silent, so what is to be told goes into it. */
+function bring(place) {
+  const front = [...document.querySelectorAll("dialog[open]")].at(-1) ?? document.body;
+  if (place.parentNode !== front) front.append(place);
+}
+
 /** Tell those who listen instead of look. */
 export function announce(key, values = {}) {
-  document.querySelector("#live").textContent = t(key, values);
+  bring(live);
+  live.textContent = t(key, values);
 }
 
 /** A message that goes by itself; an error stays until it is closed. `words` come as they are. */
@@ -133,9 +143,9 @@ export function toast(words, kind = "note") {
   const note = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" },
     h("p", {}, words));
   note.append(button("close", { label: "close", class: "quiet" }, () => note.remove()));
-  const place = document.querySelector("#toasts");
-  place.append(note);
-  while (place.children.length > 4) place.firstElementChild.remove();
+  bring(toasts);
+  toasts.append(note);
+  while (toasts.children.length > 4) toasts.firstElementChild.remove();
   if (kind !== "error") setTimeout(() => note.remove(), 6000);
 }
 

@@ -13,7 +13,6 @@ let next = null;
 let query = "";
 let asked = 0; // the newest search; answers to older ones are dropped
 let chosen = []; // up to two, to compare
-let stale = true;
 let place;
 
 /** @param {HTMLElement} parent @returns {{open: () => void}} */
@@ -39,17 +38,13 @@ export function buildGallery(parent) {
   new IntersectionObserver(([entry]) => {
     if (entry.isIntersecting && next && !place.more.disabled) attempt(page);
   }, { rootMargin: "600px" }).observe(place.more);
-  on("image", ({ job }) => {
-    if (!job.cell) stale = true;
-  });
   on("deleted", gone);
-  return { open: () => (stale ? find(query) : undefined) };
+  return { open: () => find(query) };
 }
 
 /** @param {string} words */
 export async function find(words) {
   query = words;
-  stale = false;
   images = [];
   next = null;
   chosen = [];
