@@ -130,7 +130,7 @@ class FeatureStage:
 
     @torch.no_grad()
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
-        net = deepcopy(nets["features"])
+        net: Any = deepcopy(nets["features"])
         net.head.weight *= GAIN
         save_features(net, folder / FILE)
 
