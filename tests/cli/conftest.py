@@ -14,13 +14,13 @@ ENV = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1"}
 
 @pytest.fixture
 def start(tmp_path):
-    """start(*args): a new interpreter that runs `suffuse` in `tmp_path`."""
+    """start(*args, **env): a new interpreter that runs `suffuse` in `tmp_path`."""
 
-    def start(*args):
+    def start(*args, **env):
         return subprocess.Popen(
             [sys.executable, "-m", "suffuse", *map(str, args)],
             cwd=tmp_path,
-            env=ENV,
+            env={**ENV, **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -8,7 +8,7 @@ import pytest
 
 import suffuse
 
-COMMANDS = [(), ("generate",), ("inspect",), ("train",), ("evaluate",)]
+COMMANDS = [(), ("generate",), ("inspect",), ("studio",), ("train",), ("evaluate",)]
 COMMANDS += [("evaluate", name) for name in ("prompts", "images", "reconstruction")]
 
 

@@ -2,39 +2,14 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import pytest
+from running import Studio
 
 PROGRAM = Path(__file__).with_name("served.py")
-PATIENCE = 300  # seconds, for machines that have much else to do
-
-
-@dataclass
-class Studio:
-    """A running studio."""
-
-    url: str  # without a slash at its end
-    process: subprocess.Popen
-    data: Path
-    log: Path
-
-    def client(self, **options) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=PATIENCE, **options)
-
-    def lines(self) -> list[dict]:
-        """What it has logged."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-    def end(self, number=signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +43,3 @@ def start_studio(tmp_path_factory):
             process.wait(60)
         except subprocess.TimeoutExpired:
             process.kill()
-
-
-def wait_for(client: httpx.Client, job: dict) -> dict:
-    """The job when it has ended."""
-    end = time.monotonic() + PATIENCE
-    while job["state"] in ("queued", "running"):
-        assert time.monotonic() < end, job
-        time.sleep(0.05)
-        job = client.get(f"/api/jobs/{job['id']}").json()
-    return job

@@ -5,7 +5,7 @@ What `suffuse studio` does, with limits that its flags do not reach. The address
 
 import sys
 
-from suffuse.studio.guard import Door
+from suffuse.studio.door import Door
 from suffuse.studio.serve import address, listen, serve
 from suffuse.studio.settings import Settings
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from conftest import wait_for
+from bombs import gif, png
 from PIL import Image
-from test_inputs import gif, png
+from running import wait_for
 
 APPLE = {"prompt": "a red apple on a blue background", "steps": 2}
 LIMITS = {"steps": 40, "n": 4, "width": 256, "height": 256, "prompt": 500, "queued_per_client": 3}
@@ -46,7 +46,7 @@ def listen(http, job):
     with http.stream("GET", f"/api/jobs/{job}/events") as stream:
         assert stream.headers["content-type"].startswith("text/event-stream")
         for event in "\n".join(stream.iter_lines()).split("\n\n"):
-            if event.strip():
+            if event.strip() and not event.strip().startswith(":"):
                 number, kind, data = event.strip().split("\n")
                 assert number.startswith("id: ")
                 yield kind.removeprefix("event: "), json.loads(data.removeprefix("data: "))
@@ -90,6 +90,17 @@ def test_pictures_are_what_the_job_says(http, done):
         assert film.width == image["film"]["frames"] * film.height
         assert http.get(f"/api/images/{image['id']}").json() == image
     assert http.get(f"/api/images/{image['id']}/explanation.json").status_code == 404
+
+
+def test_what_was_recorded(http):
+    job = http.post("/api/jobs", json={**APPLE, "explain": True}).json()
+    ended = wait_for(http, job)
+    assert ended["state"] == "done", ended["error"]
+    (image,) = ended["images"]
+    found = http.get(image["explanation"])
+    assert found.headers["content-type"] == "application/json"
+    assert "red" in [word["text"] for word in found.json()["words"]]
+    assert len(found.json()["steps"]) == 2
 
 
 def test_pictures_as_base64_and_as_files(http):
@@ -166,8 +177,7 @@ def test_who_leaves_while_events_come_harms_nobody(http, studio):
     with http.stream("GET", f"/api/jobs/{job['id']}/events", headers=told) as stream:
         next(stream.iter_lines())
     assert wait_for(http, job)["state"] == "done"
-    lines = [line for line in studio.lines() if line.get("request_id") == "leaves"]
-    assert [line["level"] for line in lines] == ["info"]
+    assert [line["level"] for line in studio.lines_of("leaves")] == ["info"]
 
 
 BAD = {
@@ -243,6 +253,7 @@ def test_bad_input_is_told_in_one_sentence(http, case):
         ({"data": {"steps": "x"}, "files": {"image": b"x"}}, 400),
         ({"data": {"request": "{}", "steps": "2"}, "files": {"image": b"x"}}, 400),
         ({"data": {"prompt": ["a", "b"]}, "files": {"image": b"x"}}, 400),
+        ({"data": {"prompt": "a" * 2_000_000}, "files": {"image": b"x"}}, 400),
         ({"data": APPLE, "files": {"picture": b"x"}}, 400),
         ({"data": APPLE, "files": [("image", b"x"), ("image", b"y")]}, 400),
         ({"json": APPLE, "headers": {"idempotency-key": "k" * 201}}, 400),
@@ -272,6 +283,14 @@ def test_choices(http):
     assert [model["name"] for model in models if model["default"]] == ["bundled"]
 
 
+def test_the_openapi_document_as_a_page(http):
+    document, page = http.get("/openapi.json").json(), http.get("/api/docs").text
+    for path, item in document["paths"].items():
+        for method in item:
+            assert f"<code>{method.upper()} {path}</code>" in page
+    assert 'id="JobRequest"' in page and "<script" not in page
+
+
 def test_figures(http, done):
     health = http.get("/health")
     assert health.status_code == 200 and health.json()["ready"]
@@ -283,11 +302,9 @@ def test_figures(http, done):
 
 def test_logs_are_json_with_the_requests_id(http, studio):
     http.get("/api/models", headers={"x-request-id": "find-me"})
-    found = [line for line in studio.lines() if line.get("request_id") == "find-me"]
-    assert [(line["method"], line["path"], line["status"]) for line in found] == [
-        ("GET", "/api/models", 200)
-    ]
-    assert not any("Traceback" in json.dumps(line) for line in studio.lines())
+    found = [(line["method"], line["path"], line["status"]) for line in studio.lines_of("find-me")]
+    assert found == [("GET", "/api/models", 200)]
+    assert not any("traceback" in line for line in studio.lines())
 
 
 def test_the_process_that_answers_never_imports_torch(studio):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from suffuse.errors import SuffuseError
 from suffuse.studio.app import create_app
-from suffuse.studio.guard import Door
+from suffuse.studio.door import Door
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits, Settings
 
@@ -21,14 +21,16 @@ ASKED = "/api/options"
 
 @pytest.fixture(scope="module")
 def ask(tmp_path_factory):
-    """ask(method, path, door, **options): the response of an application behind that door."""
+    """ask(method, path, door, **options): the response of an application behind that door, or of
+    `app`."""
     settings = Settings(data=tmp_path_factory.mktemp("data"), limits=Limits(body=2048))
     service = Service(settings)
     apps = {}
 
-    def ask(method="GET", path=ASKED, door=None, **options):
+    def ask(method="GET", path=ASKED, door=None, app=None, **options):
         door = door or Door()
-        app = apps.setdefault(door, create_app(service, settings, door))
+        if app is None:
+            app = apps[door] = apps.get(door) or create_app(service, settings, door)
 
         async def send():
             transport = httpx.ASGITransport(app, client=("10.1.2.3", 4))
@@ -230,3 +232,12 @@ def test_request_ids(ask):
     given = ask(headers={"x-request-id": "a b"}).headers["x-request-id"]
     assert len(given) == 16
     assert ask().headers["x-request-id"] != ask().headers["x-request-id"]
+
+
+def test_a_fault_of_ours_tells_nothing_but_its_id(ask, caplog):
+    broken = create_app(None, Settings())  # has no service to ask
+    found = ask(path="/api/models", app=broken, headers={"x-request-id": "the-id"})
+    assert found.status_code == 500
+    assert found.json()["error"]["message"].endswith("under the request id the-id")
+    assert found.headers["content-security-policy"]
+    assert "Traceback" in caplog.text and "Traceback" not in found.text

@@ -199,6 +199,12 @@ def test_guidance_of_one_needs_no_negative(systems):
     assert _same(a, b)
 
 
+def test_a_picture_may_begin_another_without_words(systems):
+    fields = {"image": Image.new("RGB", (16, 16), "red"), "steps": 2, "seed": 0}
+    blank, said = (systems["eps"].generate(prompt, **fields)[0] for prompt in ("", PROMPT))
+    assert not _same(blank, said)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [

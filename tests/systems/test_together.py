@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from test_ddpm import model as ddpm_model
+from test_score_sde import made as score_sde
+from test_sr3 import model as upscaler
 
 import suffuse
 from suffuse.errors import SuffuseError
 from suffuse.systems import generate, together
+from suffuse.systems.ddpm import DDPM
 from suffuse.systems.request import Request
+from suffuse.systems.sr3 import SuperResolution
 
 LONG = ", ".join(["a cat on a hat"] * 30)  # more than one window of tokens
 MIXED = [
@@ -117,6 +122,40 @@ def test_what_cannot_share_a_batch(system, change):
     hash(key)
     with pytest.raises(SuffuseError, match="cannot share a batch"):
         next(together.stream(system, [one, replace(one, **change)]))
+
+
+def picture(seed, side=8):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (side, side, 3), np.uint8))
+
+
+def test_classes_of_one_batch():
+    system = DDPM(ddpm_model(classes=3))
+    asked = [Request(c, steps=3, seed=i, guidance=2.0 + i) for i, c in enumerate("abc")]
+    found = check_alone(system, asked)
+    assert len({f.tobytes() for _, f in found.values()}) == 3
+
+
+@pytest.mark.parametrize("sampler", ["reverse_diffusion+langevin", "dpm++_2m"])
+def test_masks_of_score_sdes_in_one_batch(sampler):
+    system = score_sde("Vp")
+    half = np.zeros((8, 8), np.uint8)
+    half[:4] = 255
+    asked = [
+        Request(steps=24, seed=i, sampler=sampler, strength=1.0, image=picture(i), mask=mask)
+        for i, mask in enumerate((Image.fromarray(half), Image.fromarray(half.T.copy())))
+    ]
+    found = check_alone(system, asked)
+    (_, first), (_, second) = found[0, 0], found[1, 0]
+    assert (first[4:] == levels(picture(0))[4:]).all()
+    assert (second[:, 4:] == levels(picture(1))[:, 4:]).all()
+
+
+def test_pictures_to_enlarge_in_one_batch():
+    system = SuperResolution(upscaler())
+    asked = [Request(steps=3, seed=i, image=picture(i)) for i in range(2)]
+    found = check_alone(system, asked)
+    assert (found[0, 0][1] != found[1, 0][1]).any()
 
 
 def test_nothing_asked_is_nothing_drawn(system):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import signal
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,12 +16,20 @@ from suffuse.cli.console import Debug, Stopped, say
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
-    from suffuse.studio.guard import Door
+    from suffuse.studio.door import Door
     from suffuse.studio.settings import Settings
 
 _DOOR, _RUN = "Who may use it", "Models and machine"
 # What the extra `studio` brings; without it, one of these is missing.
-_EXTRA = ("fastapi", "starlette", "uvicorn", "sqlalchemy", "python_multipart", "prometheus_client")
+_EXTRA = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "sqlalchemy",
+    "python_multipart",
+    "prometheus_client",
+    "psutil",
+)
 
 
 def studio(
@@ -61,6 +71,13 @@ def studio(
             rich_help_panel=_RUN,
         ),
     ] = None,
+    ray: Annotated[
+        bool,
+        typer.Option("--ray", help="Workers on a Ray cluster, not here.", rich_help_panel=_RUN),
+    ] = False,
+    replicas: Annotated[
+        int | None, typer.Option(help="Their number, else 1.", min=1, rich_help_panel=_RUN)
+    ] = None,
     memory: Annotated[
         float | None,
         typer.Option(help="GiB of models kept loaded; else half of all.", rich_help_panel=_RUN),
@@ -95,21 +112,16 @@ def studio(
 
     For example: suffuse studio --models checkpoints
     """
-    try:
-        from suffuse.studio.guard import Door
-        from suffuse.studio.serve import address, listen, serve
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in _EXTRA:
-            raise
-        raise SuffuseError(
-            f'the studio needs {error.name}: pip install "suffuse[studio]"'
-        ) from None
+    from suffuse.studio.door import Door
+
     key = api_key if api_key is not None else os.environ.get("SUFFUSE_API_KEY") or None
     door = Door(host, key, tuple(hosts or ()), tuple(origins or ()))
     door.check(insecure)
-    settings = _settings(door, data, database, model, folders or [], devices or ["auto"], memory)
-    listening = listen(host, port)
-    place = address(listening)
+    places = _devices(devices, ray, replicas)
+    settings = _settings(door, data, database, model, folders or [], places, memory)
+    serving = _serving()
+    listening = serving.listen(host, port)
+    place = serving.address(listening)
 
     def ready() -> None:
         say(f"studio: {place}" + ("  (asks for the API key)" if key else ""))
@@ -118,8 +130,33 @@ def studio(
 
             webbrowser.open(place)
 
-    if serve(settings, door, listening, ready) == signal.SIGINT:
+    if serving.serve(settings, door, listening, ready) == signal.SIGINT:
         raise Stopped("stopped; what was waiting goes on at the next start")
+
+
+def _devices(devices: list[str] | None, ray: bool, replicas: int | None) -> list[str]:
+    if not ray:
+        if replicas is not None:
+            raise SuffuseError("--replicas is for workers on a Ray cluster: give --ray as well")
+        return devices or ["auto"]
+    if devices:
+        raise SuffuseError("--device names workers on this machine, --ray others: give one of them")
+    if find_spec("ray") is None:
+        raise SuffuseError('--ray needs Ray: pip install "suffuse[ray]"')
+    return ["ray"] * (replicas or 1)
+
+
+def _serving() -> ModuleType:
+    """`studio.serve`, which takes a second. Raises SuffuseError where the extra is missing."""
+    try:
+        from suffuse.studio import serve
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _EXTRA:
+            raise
+        raise SuffuseError(
+            f'the studio needs {error.name}: pip install "suffuse[studio]"'
+        ) from None
+    return serve
 
 
 def _settings(

@@ -23,6 +23,7 @@ from suffuse.studio.a1111_options import MODEL, Options, checked, model_named, p
 from suffuse.studio.a1111_request import requests_of
 from suffuse.studio.ended import failure
 from suffuse.studio.guard import client_of
+from suffuse.studio.inputs import decoding
 from suffuse.studio.service import Service
 from suffuse.studio.views import JobView
 from suffuse.studio.waiting import events, no_job
@@ -31,56 +32,56 @@ from suffuse.studio.waiting import events, no_job
 def router(service: Service) -> APIRouter:
     """The routes of the API over this service."""
     api = APIRouter(prefix="/sdapi/v1", tags=["A1111"])
-    desk = Desk(service)
+    front = Front(service)
 
     @api.post("/txt2img")
     async def txt2img(asked: Asked, http: HTTP) -> dict[str, Any]:
         """Pictures for a prompt."""
-        return await desk.draw(asked, client_of(http), "txt2img")
+        return await front.draw(asked, client_of(http), "txt2img")
 
     @api.post("/img2img")
     async def img2img(asked: AskedFromPicture, http: HTTP) -> dict[str, Any]:
         """Pictures that begin with another one."""
-        return await desk.draw(asked, client_of(http), "img2img")
+        return await front.draw(asked, client_of(http), "img2img")
 
     @api.get("/progress")
     async def progress(http: HTTP, skip_current_image: bool = False) -> dict[str, Any]:
         """How far the caller's oldest unanswered request is."""
-        call = next(iter(desk.calls.of(client_of(http))), IDLE)
+        call = next(iter(front.calls.of(client_of(http))), IDLE)
         return answer.progress(call, not skip_current_image)
 
     @api.post("/interrupt")
     async def interrupt(http: HTTP) -> dict[str, Any]:
         """Ends the caller's requests; they are answered with what is finished."""
-        for call in desk.calls.of(client_of(http)):
+        for call in front.calls.of(client_of(http)):
             call.interrupted = True
-            await desk.cancel(call.jobs[call.at :])
+            await front.cancel(call.jobs[call.at :])
         return {}
 
     @api.post("/skip")
     async def skip(http: HTTP) -> dict[str, Any]:
         """Leaves out the batch that is being made for the caller's oldest request."""
-        for call in desk.calls.of(client_of(http))[:1]:
+        for call in front.calls.of(client_of(http))[:1]:
             call.skipped = True
-            await desk.cancel(call.jobs[call.at : call.at + 1])
+            await front.cancel(call.jobs[call.at : call.at + 1])
         return {}
 
     @api.get("/options")
     async def options(http: HTTP) -> dict[str, Any]:
         """The caller's settings."""
-        return await desk.settings(client_of(http))
+        return await front.settings(client_of(http))
 
     @api.post("/options")
     async def set_options(changes: dict[str, Any], http: HTTP) -> None:
         """Changes the caller's settings, the default model among them."""
         model_named(changes.get(MODEL), await run_in_threadpool(service.models))
-        desk.options.put(client_of(http), changes)
+        front.options.put(client_of(http), changes)
 
     lists.add(api, service)
     return api
 
 
-class Desk:
+class Front:
     """Takes requests, follows their jobs, and knows each client's settings."""
 
     def __init__(self, service: Service) -> None:
@@ -116,7 +117,7 @@ class Desk:
         """Submits the request's jobs and waits for each in turn."""
         model = model_named(options.get(MODEL), await run_in_threadpool(self.service.models))
         settings = self.service.settings
-        for request in await run_in_threadpool(requests_of, asked, options, settings):
+        for request in await decoding(requests_of, asked, options, settings):
             job = await run_in_threadpool(
                 self.service.submit,
                 request,

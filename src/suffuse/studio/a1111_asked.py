@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from suffuse.studio.problems import Problem
 
 
 class Asked(BaseModel):
     """The body of txt2img, and what img2img's has in common with it."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     prompt: str = ""
     negative_prompt: str | None = ""
@@ -26,10 +28,10 @@ class Asked(BaseModel):
     batch_size: int = Field(1, ge=1)
     n_iter: int = Field(1, ge=1)
     steps: int | None = Field(50, ge=1)
-    cfg_scale: float | None = Field(7.0, allow_inf_nan=False)
+    cfg_scale: float | None = 7.0
     width: int | None = Field(None, ge=1)  # the web UI's is 512, ours the model's own
     height: int | None = Field(None, ge=1)
-    eta: float | None = Field(None, ge=0, allow_inf_nan=False)
+    eta: float | None = Field(None, ge=0)
     denoising_strength: float | None = None
     override_settings: dict[str, Any] | None = None
     disable_extra_networks: bool | None = False
@@ -80,7 +82,7 @@ _CANNOT: tuple[tuple[str, tuple[Any, ...], str], ...] = (
     ("infotext", (None, ""), "send the fields themselves; png-info reads them from a picture"),
     ("script_name", (None, "", "None"), "there are no scripts"),
     ("alwayson_scripts", (None, {}), "there are no scripts"),
-    ("resize_mode", (0, 1), "pictures are stretched (0) or cropped (1)"),
+    ("resize_mode", (None, 0, 1), "pictures are stretched (0) or cropped (1)"),
     ("inpainting_fill", (None, 0, 1), "masks are filled from around (0) or not at all (1)"),
     ("latent_mask", (None, ""), "send it as mask"),
     ("initial_noise_multiplier", (None, 1), "the noise is not scaled"),

@@ -68,7 +68,7 @@ class Call:
         }
 
 
-IDLE = Call("", "")
+IDLE = Call("", "", begun=datetime(1970, 1, 1))  # what is told of a client that waits for nothing
 
 
 class Calls:

@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio import library
 from suffuse.studio.a1111_options import title
-from suffuse.studio.inputs import base64_bytes, picture
+from suffuse.studio.inputs import base64_bytes, decoding, picture
+from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits
 from suffuse.systems import infotext
@@ -68,8 +69,8 @@ def add(api: APIRouter, service: Service) -> None:
         return embeddings(service.settings.folders)
 
     @api.post("/png-info")
-    def read_png(sent: Sent) -> dict[str, Any]:
-        return png_info(sent.image, service.settings.limits)
+    async def read_png(sent: Sent) -> dict[str, Any]:
+        return await decoding(png_info, sent.image, service.settings.limits)
 
     @api.get("/memory")
     def tell_memory() -> dict[str, Any]:
@@ -87,6 +88,9 @@ def add(api: APIRouter, service: Service) -> None:
         api.add_api_route(f"/{name}", _nothing, methods=["GET"], name=name)
     for name in _REFRESH:
         api.add_api_route(f"/{name}", _done, methods=["POST"], name=name)
+    # The rest of the web UI's API; the page's folder would say that it takes no POST.
+    methods = ["GET", "POST"]
+    api.add_api_route("/{name:path}", _unknown, methods=methods, include_in_schema=False)
 
 
 def _nothing() -> list[Any]:
@@ -95,6 +99,10 @@ def _nothing() -> list[Any]:
 
 def _done() -> None:
     return None
+
+
+def _unknown(name: str) -> None:
+    raise Problem(f"there is no {name[:100]!r} here", status=404)
 
 
 def samplers() -> list[dict[str, Any]]:
@@ -153,8 +161,11 @@ def embeddings(folders: Sequence[Path]) -> dict[str, Any]:
 def png_info(image: str, limits: Limits) -> dict[str, Any]:
     """What a picture says about its making. Raises Problem for what is no picture."""
     picture(image, "image", limits)  # judged before anything in it is read
-    with Image.open(io.BytesIO(base64_bytes(image, "image"))) as file:
-        items = stored_text(file)
+    try:
+        with Image.open(io.BytesIO(base64_bytes(image, "image"))) as file:
+            items = stored_text(file)
+    except (AttributeError, TypeError, ValueError):  # EXIF of another kind than it says
+        raise Problem("what is written in the picture is damaged", field="image") from None
     info = items.get("parameters", "")
     return {"info": info, "items": items, "parameters": _fields(info) if info else {}}
 

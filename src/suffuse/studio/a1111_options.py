@@ -37,17 +37,17 @@ class Options:
     def put(self, client: str, changes: Mapping[str, Any]) -> None:
         """Keeps the changes. Raises Problem (422) where a client keeps too much."""
         kept = {**self._kept.get(client, {}), **changes}
-        if len(json.dumps(kept)) > MOST_BYTES:
+        if checked(kept) > MOST_BYTES:
             raise Problem(f"at most {MOST_BYTES} bytes of options are kept", status=422)
-        checked(kept)
         self._kept[client] = kept
         self._kept.move_to_end(client)
         while len(self._kept) > MOST_CLIENTS:
             self._kept.popitem(last=False)
 
 
-def checked(options: Mapping[str, Any]) -> None:
-    """Raises Problem (422) for a value that its setting cannot have."""
+def checked(options: Mapping[str, Any]) -> int:
+    """How many bytes of JSON they are. Raises Problem (422) for a value that its setting cannot
+    have, or that JSON cannot carry back."""
     for name, least in (("CLIP_stop_at_last_layers", 1), ("show_progress_every_n_steps", -1)):
         value = options.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -56,6 +56,10 @@ def checked(options: Mapping[str, Any]) -> None:
         raise Problem("live_previews_enable must be true or false", status=422)
     if not isinstance(options.get(MODEL, ""), str | None):
         raise Problem(f"{MODEL} must be the name of a model", field=MODEL, status=422)
+    try:
+        return len(json.dumps(options, ensure_ascii=False, allow_nan=False).encode())
+    except ValueError:  # NaN, half a character
+        raise Problem("an option has a value that JSON does not know", status=422) from None
 
 
 def previews(options: Mapping[str, Any]) -> int:

@@ -16,6 +16,7 @@ from suffuse.diffusion.sampler_names import resolve
 from suffuse.errors import SuffuseError
 from suffuse.studio import canvas, library
 from suffuse.studio.a1111_asked import Asked, AskedFromPicture, refuse_what_cannot_be
+from suffuse.studio.asked import find
 from suffuse.studio.inputs import picture
 from suffuse.studio.problems import Problem
 from suffuse.studio.settings import Limits, Settings
@@ -90,16 +91,13 @@ def _words(asked: Asked, folders: Sequence[Path]) -> Request:
     tagged: list[tuple[str, float]] = []
     if not asked.disable_extra_networks:
         prompt, tagged = tags(prompt)
-    loras = library.loras(folders) if tagged else {}
-    for name, _ in tagged:
-        if name not in loras:
-            raise Problem(f"<lora:{name}>: there is no such LoRA", field="prompt", status=404)
+    loras = [LoraFile(str(find(name, "LoRA", folders)), scale) for name, scale in tagged]
     words = library.words(folders)
     used = words_in(f"{prompt}\n{negative}", words)
     return Request(
         prompt,
         negative,
-        loras=tuple(LoraFile(str(loras[name]), scale) for name, scale in tagged) or None,
+        loras=tuple(loras) or None,
         embeddings=tuple(str(words[word].path) for word in used) or None,
     )
 
@@ -155,7 +153,7 @@ def _start(asked: Asked, limits: Limits) -> dict[str, Any]:
     if mask is None or not asked.inpaint_full_res:
         wanted, crop = (asked.width or image.width, asked.height or image.height), asked.resize_mode
         image = canvas.fitted(image, wanted, crop == 1)
-        mask = mask and canvas.fitted(mask, wanted, crop == 1)
+        mask = mask and canvas.crisp(canvas.fitted(mask, wanted, crop == 1))
     if mask is not None and asked.inpainting_fill != 1:
         image = canvas.bleed(image, mask)
     return {**size, "image": image, "mask": mask, "strength": asked.denoising_strength or 0.75}
@@ -167,5 +165,5 @@ def _mask(asked: AskedFromPicture, size: canvas.Size, limits: Limits) -> Image |
     mask = picture(asked.mask, "mask", limits)
     # As the web UI has it, what is painted on a transparent layer is white whatever its colour.
     mask = mask.getchannel("A") if "A" in mask.getbands() else mask.convert("L")
-    mask = canvas.fitted(mask, size)
+    mask = canvas.crisp(canvas.fitted(mask, size))
     return ImageOps.invert(mask) if asked.inpainting_mask_invert else mask

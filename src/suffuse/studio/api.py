@@ -19,6 +19,7 @@ import suffuse
 from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio.asked import LISTS, PICTURES, Asked, parse, parse_form, request_of
 from suffuse.studio.guard import client_of
+from suffuse.studio.inputs import decoding
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import FileKind, Service
 from suffuse.studio.settings import Limits, Settings
@@ -106,14 +107,17 @@ def _jobs(routes: APIRouter, service: Service, settings: Settings) -> None:
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> JobView:
         """Queue a job. With an `Idempotency-Key` it is safe to send twice."""
-        asked, files = await _read(http)
+        asked, files = await _read(http, settings.limits.body)
 
-        def keep() -> JobView:
-            request = request_of(asked, files, settings)
-            client = client_of(http)
-            return service.submit(request, client=client, key=idempotency_key, **asked.settings())
-
-        job = await run_in_threadpool(keep)
+        run = decoding if files or asked.image or asked.mask else run_in_threadpool
+        request = await run(request_of, asked, files, settings)
+        job = await run_in_threadpool(
+            service.submit,
+            request,
+            client=client_of(http),
+            key=idempotency_key,
+            **asked.settings(),
+        )
         response.headers["location"] = f"/api/jobs/{job.id}"
         return job
 
@@ -216,8 +220,8 @@ def _choices(routes: APIRouter, service: Service, settings: Settings) -> None:
         )
 
 
-async def _read(http: HTTPRequest) -> tuple[Asked, dict[str, bytes]]:
-    """The job in a body, and pictures that came as files."""
+async def _read(http: HTTPRequest, most: int) -> tuple[Asked, dict[str, bytes]]:
+    """The job in a body of `most` bytes, and pictures that came as files."""
     kind = http.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind == "application/json":
         return parse(await http.body()), {}
@@ -225,7 +229,7 @@ async def _read(http: HTTPRequest) -> tuple[Asked, dict[str, bytes]]:
         raise Problem("send the job as application/json or multipart/form-data", status=415)
     fields: dict[str, Any] = {}
     files: dict[str, bytes] = {}
-    async with http.form(max_files=len(PICTURES), max_fields=100) as form:
+    async with http.form(max_files=len(PICTURES), max_fields=200, max_part_size=most) as form:
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name not in PICTURES or name in files:

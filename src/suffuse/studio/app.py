@@ -13,14 +13,15 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HTTPRequest
-from starlette.responses import Response
+from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
 import suffuse
 from suffuse.errors import SuffuseError
-from suffuse.studio import a1111, api, openai_api
+from suffuse.studio import a1111, api, openai_api, reference
 from suffuse.studio.asked import Asked, named
-from suffuse.studio.guard import Bounded, Door, Guarded
+from suffuse.studio.door import Door
+from suffuse.studio.guard import Bounded, Guarded
 from suffuse.studio.metrics import TYPE, Metrics
 from suffuse.studio.observing import Observed
 from suffuse.studio.problems import answer
@@ -41,6 +42,7 @@ def create_app(service: Service, settings: Settings, door: Door | None = None) -
         version=suffuse.__version__,
         docs_url=None,  # FastAPI's pages load scripts from other hosts
         redoc_url=None,
+        openapi_url=None,  # its own route would make the document in the event loop
         redirect_slashes=False,
     )
     # The last added is the outermost.
@@ -59,8 +61,8 @@ def create_app(service: Service, settings: Settings, door: Door | None = None) -
     app.include_router(api.router(service, settings))
     app.include_router(openai_api.router(service))
     app.include_router(a1111.router(service))
-    app.mount("/", Page(directory=Path(str(files("suffuse.studio") / "page")), html=True))
     _describe(app)
+    app.mount("/", Page(directory=Path(str(files("suffuse.studio") / "page")), html=True))
     return app
 
 
@@ -129,7 +131,8 @@ def _add_figures(app: FastAPI, service: Service, metrics: Metrics) -> None:
 
 
 def _describe(app: FastAPI) -> None:
-    """Put what `POST /api/jobs` takes, which is read by hand, into the OpenAPI document."""
+    """Put what `POST /api/jobs` takes, which is read by hand, into the OpenAPI document, and show
+    that on a page."""
     usual = app.openapi
 
     def described() -> dict[str, Any]:
@@ -140,3 +143,11 @@ def _describe(app: FastAPI) -> None:
         return found
 
     app.openapi = described  # type: ignore[method-assign]
+
+    @app.get("/openapi.json", include_in_schema=False)
+    def document() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    @app.get("/api/docs", include_in_schema=False, response_class=HTMLResponse)
+    def docs() -> str:
+        return reference.page(app.openapi())

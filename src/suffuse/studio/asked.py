@@ -17,6 +17,7 @@ from suffuse.systems.request import Request
 
 PICTURES = ("image", "mask")
 LISTS = ("loras", "embeddings", "boxes")  # in a form, fields that may stand there several times
+MOST_BOXES = 100
 MOST_FILES = 16  # LoRAs or learned words on one model
 
 Count = Annotated[int, Field(ge=1)]
@@ -49,6 +50,11 @@ class Asked(BaseModel):
     clip_skip: int = Field(0, ge=0)
     loras: list[str] | None = Field(None, description="NAME or NAME:SCALE of files in the folders")
     embeddings: list[str] | None = Field(None, description="names of files in the folders")
+    boxes: list[Any] | None = Field(
+        None,
+        max_length=MOST_BOXES,
+        description="[label, x0, y0, x1, y1] each, or LABEL:X0,Y0,X1,Y1; sides from 0 to 1",
+    )
     respacing: str | None = None
     guidance_interval: tuple[float, float] | None = None
     classifier: str | None = Field(None, description="name of a file in the folders")
@@ -102,7 +108,9 @@ def request_of(asked: Asked, files: Mapping[str, bytes], settings: Settings) -> 
         values["classifier"] = str(find(asked.classifier, "classifier", settings.folders))
     _check_respacing(asked.respacing, settings)
     try:
-        return Request(**values).check()
+        request = Request(**values).check()
+        _check_labels(request, settings)
+        return request
     except SuffuseError as error:
         raise named(error) from None
 
@@ -161,6 +169,12 @@ def _check_respacing(respacing: str | None, settings: Settings) -> None:
     if sum(numbers) > most:
         said = f"respacing must ask for at most {most} steps, not {sum(numbers)}"
         raise Problem(said, field="respacing")
+
+
+def _check_labels(request: Request, settings: Settings) -> None:
+    most = settings.limits.prompt
+    if sum(len(box.label) for box in request.boxes or ()) > most:
+        raise Problem(f"the labels of boxes must be at most {most} characters", field="boxes")
 
 
 def _first(error: ValidationError) -> Problem:

@@ -19,8 +19,13 @@ def holes(picture: Image.Image) -> Image.Image | None:
     has no such pixel."""
     if "A" not in picture.getbands():
         return None
-    mask = picture.getchannel("A").point(lambda alpha: 255 * (alpha < 128))
+    mask = crisp(ImageChops.invert(picture.getchannel("A")))
     return mask if mask.getbbox() else None
+
+
+def crisp(mask: Image.Image) -> Image.Image:
+    """A mask (L) of white and black alone, as it will be taken."""
+    return mask.point(lambda level: 255 * (level >= 128))
 
 
 def bleed(picture: Image.Image, mask: Image.Image) -> Image.Image:
@@ -29,7 +34,7 @@ def bleed(picture: Image.Image, mask: Image.Image) -> Image.Image:
     A model that starts from it does not see what was there: neither an object to be removed nor
     the black or white behind transparent pixels.
     """
-    white = mask.point(lambda level: 255 * (level >= 128))
+    white = crisp(mask)
     kept = picture.convert("RGB").convert("RGBA")
     kept.putalpha(ImageChops.invert(white))
     weighted = kept.convert("RGBa")  # blurred colours must not hold those of masked pixels

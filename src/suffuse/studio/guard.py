@@ -1,121 +1,31 @@
-"""Who may ask: keys, host names against DNS rebinding, origins against cross-site requests.
+"""What stands before the application: who may ask, and how much.
 
 All of it is pure ASGI: nothing that streams is held back.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import hmac
-import ipaddress
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from starlette.exceptions import HTTPException
 
-from suffuse.errors import SuffuseError
+from suffuse.studio.door import Door
 from suffuse.studio.problems import Problem, answer
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOCAL = ("localhost", "127.0.0.1", "::1")
 OPEN = "/health"  # asks for no key: something has to see whether the studio is alive
 _SAFE = ("GET", "HEAD", "OPTIONS")
 _CLIENT = re.compile(r"[\w\-]{1,64}", re.ASCII)
 
-HEADERS = (
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
-        b"connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
-    ),
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
-
-
-@dataclass(frozen=True)
-class Door:
-    """Where a studio listens and whom it lets in.
-
-    `hosts` are the names that it may be called by beside the usual ones; `origins` those of other
-    sites (`https://example.org`) whose pages may use it.
-    """
-
-    host: str = "127.0.0.1"
-    api_key: str | None = None
-    hosts: tuple[str, ...] = ()
-    origins: tuple[str, ...] = ()
-
-    def check(self, insecure: bool = False) -> None:
-        """Raises SuffuseError for an address that others reach without a key, for a key that no
-        header can carry, and for an origin that is none."""
-        if self.api_key is None and not insecure and not _loopback(self.host):
-            raise SuffuseError(
-                f"anyone who reaches {self.host} could use the studio: give --api-key (or "
-                "SUFFUSE_API_KEY), or say --insecure"
-            )
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable()):
-            raise SuffuseError("the API key must be of printable ASCII letters: choose another")
-        if self.api_key is not None and not self.api_key.strip():
-            raise SuffuseError("the API key is empty: give one, or none")
-        for origin in self.origins:
-            parts = urlsplit(origin)
-            if (
-                parts.scheme not in ("http", "https")
-                or origin != f"{parts.scheme}://{parts.netloc}"
-            ):
-                raise SuffuseError(
-                    f"--cors-origin takes an address such as https://example.org, not {origin!r}"
-                )
-
-    def called(self, name: str) -> bool:
-        """Whether `name`, of a Host header without its port, is one of this studio's.
-
-        Where it listens on every address of the machine, any number is its own too: a page of
-        another site can make a name lead here, and never a number.
-        """
-        if name in LOCAL or name in (self.host.lower(), *map(str.lower, self.hosts)):
-            return True
-        return _address(self.host) in ("0.0.0.0", "::") and _address(name) is not None
-
-    def trusts(self, origin: str, host: str) -> bool:
-        """Whether a page of `origin` may ask; `host` is what the Host header says."""
-        if origin in self.origins:
-            return True
-        try:
-            parts = urlsplit(origin)
-            here = urlsplit(f"{parts.scheme}://{host}")
-            usual = {"http": 80, "https": 443}.get(parts.scheme)
-            same = (parts.hostname, parts.port or usual) == (here.hostname, here.port or usual)
-        except ValueError:  # a port that is no number
-            return False
-        named = parts.hostname in map(str.lower, self.hosts)  # a proxy may rewrite Host
-        return usual is not None and bool(parts.hostname) and (same or named)
-
-    def opens(self, authorization: str) -> bool:
-        """Whether this Authorization header holds the key, compared in constant time.
-
-        Bearer KEY; Basic with the key as password, or with `user:password` being the key.
-        """
-        assert self.api_key is not None
-        kind, _, value = authorization.partition(" ")
-        given = [value.strip()] if kind.lower() == "bearer" else _basic(kind, value)
-        return sum(_same(one, self.api_key) for one in given) > 0  # all are compared
-
 
 class Guarded:
-    """Lets through what `door` allows, and gives every answer its security headers."""
+    """Lets through what `door` allows."""
 
     def __init__(self, app: ASGIApp, door: Door) -> None:
         self._app = app
@@ -129,20 +39,15 @@ class Guarded:
             await send({"type": "websocket.close", "code": 1008})
             return
 
-        async def secured(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *HEADERS]
-            await send(message)
-
         problem = self._problem(scope)
         if problem is None:
             scope.setdefault("state", {})["client"] = self._client(scope)
-            await self._app(scope, receive, secured)
+            await self._app(scope, receive, send)
             return
         refusal = answer(scope["path"], problem.status, str(problem), headers=problem.headers)
         for challenge in _CHALLENGES if problem.status == 401 else ():
             refusal.headers.append("www-authenticate", challenge)
-        await refusal(scope, receive, secured)
+        await refusal(scope, receive, send)
 
     def _problem(self, scope: Scope) -> Problem | None:
         heads = _Heads(scope)
@@ -243,21 +148,6 @@ def client_of(http: HTTPConnection) -> str:
     return told
 
 
-def _same(given: str, key: str) -> bool:
-    digests = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, key))
-    return hmac.compare_digest(*digests)
-
-
-def _basic(kind: str, value: str) -> Iterable[str]:
-    if kind.lower() != "basic":
-        return []
-    try:
-        pair = base64.b64decode(value.strip(), validate=True).decode()
-    except (binascii.Error, ValueError):
-        return []
-    return [pair, pair.partition(":")[2]]
-
-
 def _name(host: str) -> str | None:
     """The name in a Host header, in lower case without port and brackets; None if it has none."""
     try:
@@ -267,17 +157,3 @@ def _name(host: str) -> str | None:
         return None
     plain = parts.path == parts.query == parts.fragment == "" and parts.username is None
     return parts.hostname if plain else None
-
-
-def _address(name: str) -> str | None:
-    try:
-        return str(ipaddress.ip_address(name))
-    except ValueError:
-        return None
-
-
-def _loopback(host: str) -> bool:
-    if host.lower() == "localhost":
-        return True
-    address = _address(host)
-    return address is not None and ipaddress.ip_address(address).is_loopback

@@ -10,9 +10,13 @@ import base64
 import binascii
 import io
 import re
-import threading
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import anyio
+from anyio import to_thread
 
 from suffuse.studio.problems import Problem
 
@@ -24,8 +28,18 @@ if TYPE_CHECKING:
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 MOST_SCANS = 500  # of a progressive JPEG, each of which costs a pass over all pixels
 _SPACE = re.compile(r"\s+")
-# Decoding takes memory and a core: strangers get two at a time, the others wait in their threads.
-_DECODERS = threading.BoundedSemaphore(2)
+# Decoding takes memory and a core: strangers get two at a time.
+_DECODERS = anyio.CapacityLimiter(2)
+
+
+P = ParamSpec("P")
+Result = TypeVar("Result")
+
+
+async def decoding(work: Callable[P, Result], *args: P.args, **options: P.kwargs) -> Result:
+    """`work`, which decodes pictures, in one of the few threads for that. Who waits for its turn
+    does so without a thread, so that those of everything else stay free."""
+    return await to_thread.run_sync(partial(work, *args, **options), limiter=_DECODERS)
 
 
 def picture(given: str | bytes, field: str, limits: Limits) -> Image:
@@ -33,12 +47,12 @@ def picture(given: str | bytes, field: str, limits: Limits) -> Image:
 
     PNG, JPEG, WebP, or the first frame of a GIF; upright as its EXIF says; RGBA where it is
     transparent, else L or RGB. It is all in memory and knows no file. Raises Problem: 413 for one
-    of more pixels than the limit, 400 for everything that is no picture.
+    of more pixels than the limit, 400 for everything that is no picture. Call it by `decoding`.
     """
     data = base64_bytes(given, field) if isinstance(given, str) else given
     if not data:
         raise Problem(f"{field} is empty: send a picture", field=field)
-    with _DECODERS, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pillow's own words on bombs, and on damaged EXIF
         return _decode(data, field, limits)
 

@@ -65,6 +65,8 @@ class Lane(threading.Thread):
     def stop(self) -> None:
         """Ends the worker at its next step, then this thread."""
         self._stopping = True
+        if not self._ready:  # still importing: it makes nothing yet, and would not hear
+            self.kill()
         self.wake()
 
     def kill(self) -> None:
@@ -167,7 +169,8 @@ class Lane(threading.Thread):
         """The worker is dead: another one takes its place, after a pause if it never got ready."""
         self._process.join()
         self._alive = False
-        log.error("the worker of %s died, exit code %s", self._device, self._process.exitcode)
+        if not self._stopping:
+            log.error("the worker of %s died, exit code %s", self._device, self._process.exitcode)
         self._tell(self._desk.died)
         if not self._ready:
             self._failures += 1

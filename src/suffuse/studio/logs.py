@@ -28,24 +28,30 @@ class Lines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        if record.processName not in (None, "MainProcess"):  # a worker
+            line["process"] = record.processName
         if told := request_id.get():
             line["request_id"] = told
         line |= {key: value for key, value in vars(record).items() if key not in _OWN}
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+        # ASCII alone: some readers take U+0085 or U+2028 for the end of a line.
+        return json.dumps(line, default=str)
 
 
 def configure(level: str = "INFO") -> None:
-    """Send what the studio and uvicorn log to standard error as JSON; uvicorn's own access log is
-    off, since every request has its line from `observing`."""
+    """Send all logs and warnings to standard error as JSON, in the service and in its workers.
+
+    uvicorn's own access log is off: `observing` has a line for every request.
+    """
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    for name in ("suffuse", "uvicorn"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level if name == "suffuse" else "WARNING")
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    logging.captureWarnings(True)
+    logging.getLogger("suffuse").setLevel(level)
     logging.getLogger("uvicorn.access").disabled = True
+    # What is wrong with a client's form is told to the client.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
 
 
 def new_id() -> str:

@@ -33,7 +33,7 @@ def _is_model(path: Path) -> bool:
         if path.is_dir():
             return _is_model_folder(path)
         if path.suffix == ".safetensors":
-            return _draws(_keys(path))
+            return _draws(list(header(path)))
         return path.suffix in _PICKLES and path.stat().st_size > _SMALL
     except (OSError, ValueError):  # unreadable, or no safetensors file at all
         return False
@@ -48,12 +48,16 @@ def _is_model_folder(path: Path) -> bool:
     return isinstance(name, str) and "Classifier" not in name
 
 
-def _keys(path: Path) -> list[str]:
+def header(path: Path) -> dict[str, Any]:
+    """What a safetensors file says of its tensors. Raises OSError or ValueError."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if length > _MOST:
             raise ValueError
-        return list(json.loads(file.read(length)))
+        found = json.loads(file.read(length))
+    if not isinstance(found, dict):
+        raise ValueError
+    return found
 
 
 def _draws(keys: list[str]) -> bool:

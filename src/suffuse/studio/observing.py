@@ -1,4 +1,4 @@
-"""The outermost layer: a request's id, its line in the log, its count, and a net for faults."""
+"""The outermost layer: what every answer carries, its line in the log, and a net for faults."""
 
 from __future__ import annotations
 
@@ -18,13 +18,26 @@ if TYPE_CHECKING:
     from suffuse.studio.metrics import Metrics
 
 _ID = re.compile(r"[\w.\-]{1,64}", re.ASCII)
+HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+        b"connect-src 'self'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 _METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Observed:
     """Pure ASGI, so that nothing that streams is held back.
 
-    A client's `X-Request-ID` is taken over if it is short and plain; the answer carries it, and so
+    Every answer gets the headers that keep browsers strict, also the answer to a fault. A client's
+    `X-Request-ID` is taken over if it is short and plain; the answer carries it, and so
     does every line that is logged meanwhile. A fault of ours is logged with its traceback and
     answered with a 500 that names the id alone.
     """
@@ -45,7 +58,8 @@ class Observed:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", told.encode())]
+                told_id = (b"x-request-id", told.encode())
+                message["headers"] = [*message["headers"], *HEADERS, told_id]
             await send(message)
 
         token = logs.request_id.set(told)

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from suffuse.studio.ended import made
 from suffuse.studio.guard import client_of
-from suffuse.studio.inputs import picture
+from suffuse.studio.inputs import decoding, picture
 from suffuse.studio.openai_answer import Drawing, stream
 from suffuse.studio.openai_asked import (
     Asked,
@@ -92,7 +92,7 @@ async def _from_form(service: Service, http: HTTP, kind: type[AskedForm]) -> Res
     async with http.form() as form:
         asked = _read(form, kind)
         files = {name: await _file(form, name) for name in ("image", "mask")}
-    start = await run_in_threadpool(_start, service, asked, files)
+    start = await decoding(_start, service, asked, files)
     return await _drawn(service, http, asked, start, "image_edit")
 
 

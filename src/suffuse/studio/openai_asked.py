@@ -6,7 +6,6 @@ Names and meanings are OpenAI's; `seed`, `steps`, `guidance`, `negative_prompt`,
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -122,7 +121,7 @@ def edit_start(asked: AskedEdit, image: Image, mask: Image | None, limits: Limit
     if (size := asked.wanted_size()) is not None:
         canvas.check_size(size, limits)
         image = canvas.fitted(image.convert("RGB"), size)
-        where = where and canvas.fitted(where, size)
+        where = where and canvas.crisp(canvas.fitted(where, size))
     return Start(image, where)
 
 
@@ -144,7 +143,7 @@ def request_of(asked: Asked, start: Start | None = None) -> Request:
         width=width,
         height=height,
         **fields,
-    )
+    ).check()
 
 
 def _strength(asked: Asked, start: Start) -> float:
@@ -167,6 +166,7 @@ def model_named(given: str | None, models: list[ModelView]) -> ModelView:
 
 
 def preview_every(asked: Asked, model: ModelView) -> int:
-    """Steps from one partial picture to the next, evenly spread before the last; 0 = none."""
+    """Steps from one partial picture to the next, so that all that were asked for come before the
+    last step; 0 = none."""
     steps = asked.steps or model.defaults.steps or 30
-    return math.ceil(steps / (asked.partials + 1)) if asked.stream and asked.partials else 0
+    return max(1, steps // (asked.partials + 1)) if asked.stream and asked.partials else 0

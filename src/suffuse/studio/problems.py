@@ -44,14 +44,15 @@ def answer(
     headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """The response to a problem on `path`, which chooses its shape."""
-    message = one_line(without_paths(message))
+    message, field = one_line(without_paths(message)), field and one_line(field, 100)
     return JSONResponse(_shaped(path, status, message, field), status, dict(headers or {}))
 
 
 def _shaped(path: str, status: int, message: str, field: str | None) -> dict[str, Any]:
     if path.startswith("/v1/"):
         kind = _OPENAI.get(status, "server_error" if status >= 500 else "invalid_request_error")
-        return {"error": {"message": message, "type": kind, "param": field, "code": None}}
+        code = "model_not_found" if (status, field) == (404, "model") else _CODES.get(status)
+        return {"error": {"message": message, "type": kind, "param": field, "code": code}}
     if path.startswith("/sdapi/"):
         kind = "HTTPException" if status < 500 else "Exception"
         return {"error": kind, "detail": message, "body": "", "errors": message}
@@ -59,6 +60,7 @@ def _shaped(path: str, status: int, message: str, field: str | None) -> dict[str
 
 
 _OPENAI = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+_CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
 
 # A quoted name with folders before it, and a bare one from the root, the home or a drive on.
 _QUOTED = re.compile(r"""(['"])[^'"\n]*[/\\]([^'"/\\\n]*)\1""")
@@ -74,5 +76,5 @@ def without_paths(message: str) -> str:
 
 def one_line(message: str, most: int = 500) -> str:
     """The message in one line of at most `most` characters: it may quote what a client sent."""
-    line = " ".join(message.split())
+    line = " ".join(message.split()).encode("utf-8", "replace").decode()  # no half characters
     return line if len(line) <= most else line[: most - 1] + "…"

@@ -115,7 +115,7 @@ def check_model(request: Request, model: ModelView) -> None:
     """Raises SuffuseError for what this model cannot draw, as far as is known without it."""
     if not model.known:
         return
-    if model.kind == "text" and not request.prompt.strip():
+    if model.kind == "text" and request.image is None and not request.prompt.strip():
         raise SuffuseError("the prompt is empty: say in a few words what to draw")
     if model.kind == "upscaler" and request.image is None:
         raise SuffuseError(f"{model.name} is an upscaler: name the image to enlarge")

@@ -13,7 +13,7 @@ import uvicorn
 from suffuse.errors import SuffuseError
 from suffuse.studio import logs
 from suffuse.studio.app import create_app
-from suffuse.studio.guard import Door
+from suffuse.studio.door import Door
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Settings
 
@@ -58,9 +58,10 @@ def serve(
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     service = Service(settings)
     try:
+        app = create_app(service, settings, door)  # before workers want the processor too
         service.start()
         config = uvicorn.Config(
-            create_app(service, settings, door),
+            app,
             access_log=False,
             log_config=None,
             server_header=False,

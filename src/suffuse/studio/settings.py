@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 BUNDLED = "bundled"
+RAY = "ray"  # as a device: a replica on Ray, wherever that is
 MIB = 1 << 20
 
 
@@ -58,8 +59,10 @@ class Settings(BaseModel):
     api_key: str | None = Field(default=None, repr=False)
     limits: Limits = Limits()
     devices: tuple[str, ...] = Field(("auto",), min_length=1)  # one worker process each
-    memory: int | None = Field(None, gt=0)  # bytes of models kept loaded; None = half there is
-    batch: int = Field(8, ge=1)  # pictures that share a batch
+    memory: int | None = Field(
+        default=None, gt=0
+    )  # bytes of models kept loaded; None = half of all
+    batch: int = Field(default=8, ge=1)  # pictures that share a batch
 
     @model_validator(mode="before")
     @classmethod

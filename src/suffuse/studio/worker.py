@@ -13,8 +13,9 @@ from multiprocessing.connection import Connection
 from typing import NamedTuple
 
 from suffuse.errors import SuffuseError
+from suffuse.studio import logs
 from suffuse.studio.messages import Broken, Message, Task, one_line
-from suffuse.studio.settings import Settings
+from suffuse.studio.settings import RAY, Settings
 
 
 class Work(NamedTuple):
@@ -44,9 +45,14 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     # Read when torch is imported. HTTP and the browser use the same cores: a thread that spins
     # while it waits for another one keeps that one from finishing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    logging.basicConfig(format=f"%(levelname)s worker {device}: %(message)s")
+    logs.configure()
     with contextlib.suppress(EOFError, OSError, _Stopped):
-        _Worker(pipe).work(settings, device, threads)
+        if device == RAY:
+            from suffuse.studio import remote
+
+            remote.work(pipe, settings)
+        else:
+            _Worker(pipe).work(settings, device, threads)
     logging.shutdown()
     os._exit(0)  # taking torch down in good order would take seconds, for nothing
 

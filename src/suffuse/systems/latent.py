@@ -123,7 +123,7 @@ class LatentDiffusion:
         if request.classifier is not None:
             raise SuffuseError(f"classifier is for models of pixels; {self.info.name} is none")
         boxes.refuse(request.boxes, self.info.name)
-        if not request.prompt.strip():
+        if request.image is None and not request.prompt.strip():
             raise SuffuseError("the prompt is empty: say in a few words what to draw")
         image, _ = request.check().pictures()
         rows, columns = parts.latent_size

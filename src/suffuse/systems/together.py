@@ -21,11 +21,8 @@ from suffuse.systems.request import Progress, Request
 _OWN = ("prompt", "negative", "guidance", "seed", "n", "image", "mask")
 
 
-def key(system: System, request: Request) -> Hashable | None:
-    """Of a resolved request: those of one model with equal keys may share a batch.
-
-    None for a request that runs alone.
-    """
+def key(system: System, request: Request) -> Hashable:
+    """Of a resolved request: those of one model with equal keys may share a batch."""
     shared = tuple(getattr(request, f.name) for f in fields(request) if f.name not in _OWN)
     # Without guidance the network is asked once, not twice; a start from a picture or a mask is
     # another way through the sampler; and a longer prompt is read in more windows.

@@ -1,11 +1,12 @@
-// The server: requests with the key, errors as sentences, events as a stream, pictures as URLs.
+// The server: requests, errors as sentences, events as a stream. Where it wants an API key the
+// browser itself asks for it and sends it with everything, so nothing here knows of one.
 import { emit, recall, remember } from "./state.js";
 import { t } from "./words.js";
 
 /** What the server refused, in its own sentence. */
 export class Refused extends Error {
   constructor(message, status, field, retryAfter) {
-    super(message);
+    super(message.charAt(0).toUpperCase() + message.slice(1));
     Object.assign(this, { status, field, retryAfter });
   }
 }
@@ -15,19 +16,11 @@ export class Offline extends Error {}
 
 export const wait = (seconds) => new Promise((done) => setTimeout(done, seconds * 1000));
 
-// Whose jobs these are, where no key says it: a number drawn once for this browser.
+// Whose jobs these are: a number drawn once for this browser.
 const client = recall("client") ?? crypto.getRandomValues(new Uint32Array(4)).join("-");
 remember("client", client);
 
-let key = sessionStorage.getItem("suffuse.key");
-let asking = null; // one question, however many requests wait for its answer
 let back = null; // pending while the server is away
-let ask = async () => null;
-
-/** @param {(wrong: boolean) => Promise<?string>} question asks the person for the key */
-export function askForKey(question) {
-  ask = question;
-}
 
 /**
  * @param {string} path
@@ -36,35 +29,17 @@ export function askForKey(question) {
  * @throws {Refused | Offline}
  */
 export async function call(path, options = {}) {
-  for (;;) {
-    const sent = key;
-    const headers = { "X-Client": client, ...options.headers };
-    if (sent) headers.Authorization = `Bearer ${sent}`;
-    let response;
-    try {
-      response = await fetch(path, { ...options, headers });
-    } catch (error) {
-      if (error.name === "AbortError") throw error;
-      lost();
-      throw new Offline(t("offline"));
-    }
-    if (response.status === 401) {
-      if (sent === key && !(await newKey(Boolean(sent)))) throw await refusal(response);
-    } else if (response.ok) return response;
-    else throw await refusal(response);
+  const headers = { "X-Client": client, ...options.headers };
+  let response;
+  try {
+    response = await fetch(path, { ...options, headers });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    lost();
+    throw new Offline(t("offline"));
   }
-}
-
-async function newKey(wrong) {
-  asking ??= ask(wrong).then((given) => {
-    if (given) {
-      key = given;
-      sessionStorage.setItem("suffuse.key", given);
-    }
-    asking = null;
-    return given;
-  });
-  return asking;
+  if (response.ok) return response;
+  throw await refusal(response);
 }
 
 async function refusal(response) {
@@ -94,7 +69,8 @@ function lost() {
       emit("offline", pause);
       await wait(pause);
       try {
-        if ((await fetch("/health")).ok) break;
+        await fetch("/health"); // any answer will do: what is wrong then, it says itself
+        break;
       } catch { /* still away */ }
     }
     back = null;
@@ -110,7 +86,7 @@ export async function present() {
 const SILENCE = 45_000; // three of the comments that a living stream sends
 
 /**
- * Server-sent events, read by `fetch` because `EventSource` cannot send a key.
+ * Server-sent events, read by `fetch` because `EventSource` cannot say whose they are.
  * @param {string} path
  * @param {AbortController} control
  * @returns {AsyncGenerator<{kind: string, data: any}>} until the server ends the stream
@@ -142,36 +118,6 @@ function parse(block) {
     else if (line.startsWith("data:")) data.push(line.slice(5));
   }
   return data.length ? { kind, data: JSON.parse(data.join("\n")) } : null;
-}
-
-const pictures = new Map(); // path -> promise of an object URL
-
-/**
- * What an <img> can show. Without a key that is the path itself; with one the picture is fetched,
- * because an <img> cannot send it. The newest 300 are kept.
- * @param {string} path
- * @returns {Promise<string>}
- */
-export async function pictureUrl(path) {
-  if (!key || !path.startsWith("/")) return path;
-  if (!pictures.has(path)) {
-    pictures.set(path, blob(path).then((found) => URL.createObjectURL(found)));
-    if (pictures.size > 300) {
-      const [oldest, url] = pictures.entries().next().value;
-      pictures.delete(oldest);
-      url.then(URL.revokeObjectURL, () => {});
-    }
-  }
-  return pictures.get(path);
-}
-
-/** Put a picture of the server into an <img>. */
-export function show(img, path) {
-  img.dataset.path = path;
-  pictureUrl(path).then((url) => {
-    if (img.dataset.path === path) img.src = url;
-  }, () => {});
-  return img;
 }
 
 /** A picture of the server that a canvas can draw. */

@@ -1,6 +1,6 @@
 // The two parameters of a comparison: what can vary, and how lists of values are written.
 import { model, server, settings } from "./state.js";
-import { t } from "./words.js";
+import { known, t } from "./words.js";
 
 /** What can vary, and what kind of value it has. */
 export const AXES = {
@@ -8,6 +8,9 @@ export const AXES = {
   words: "text", negative: "text", model: "name", strength: "number", rescale: "number",
   eta: "number", width: "whole", height: "whole",
 };
+
+/** The key of its name in words.js: most are called as in the form. */
+export const nameOf = (axis) => (known(`axis_${axis}`) ? `axis_${axis}` : axis);
 
 /** What a comparison may begin with. */
 export function proposal(axis) {
@@ -33,17 +36,20 @@ export function values(axis, text) {
   if (!kind) return [null];
   const parts = [...text.matchAll(/\s*(?:"([^"]*)"|([^,]+))\s*(?:,|$)/g)]
     .map(([, quoted, plain]) => quoted ?? plain.trim()).filter(Boolean);
-  const found = parts.flatMap((part) => (kind === "text" || kind === "name" ? [part] : numbers(part, kind)));
-  if (!found.length) throw new Error(t("axis_empty", { axis: t(axis) }));
+  const said = kind === "text" || kind === "name";
+  const found = said ? parts : parts.flatMap((part) => numbers(part, kind));
+  if (!found.length) throw new Error(t("axis_empty", { axis: t(nameOf(axis)) }));
   return [...new Set(found)];
 }
 
 function numbers(part, kind) {
   const range = /^(-?[\d.]+)\s*\.\.\s*(-?[\d.]+)(?:\s*:\s*([\d.]+))?$/.exec(part);
-  const [least, most, by] = range ? [range[1], range[2], range[3] ?? 1].map(Number) : [part, part, 1].map(Number);
+  const [least, most, by] = [range?.[1] ?? part, range?.[2] ?? part, range?.[3] ?? 1].map(Number);
   const right = [least, most, by].every(Number.isFinite) && by > 0 &&
     (kind === "number" || [least, most, by].every(Number.isInteger));
-  if (!right || most < least || (most - least) / by > 100) throw new Error(t("axis_wrong", { value: part }));
+  if (!right || most < least || (most - least) / by > 100) {
+    throw new Error(t("axis_wrong", { value: part }));
+  }
   const count = Math.floor((most - least) / by + 1e-9) + 1;
   return Array.from({ length: count }, (_, i) => Number((least + i * by).toFixed(6)));
 }

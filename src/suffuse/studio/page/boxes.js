@@ -74,7 +74,10 @@ function finish(at) {
 }
 
 function dragged(old, corner, [ax, ay], [x, y]) {
-  if (!old) return ["", ...[Math.min(ax, x), Math.min(ay, y), Math.max(ax, x), Math.max(ay, y)].map(neat)];
+  if (!old) {
+    const corners = [Math.min(ax, x), Math.min(ay, y), Math.max(ax, x), Math.max(ay, y)];
+    return ["", ...corners.map(neat)];
+  }
   if (corner) return grown(old, x - old[3], y - old[4]);
   return moved(old, x - ax, y - ay);
 }

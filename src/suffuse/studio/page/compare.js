@@ -1,6 +1,6 @@
 // An X/Y comparison: two parameters against each other, one picture a cell, each cell a job.
-import { bitmap, show } from "./api.js";
-import { AXES, proposal, title, values, vary } from "./axes.js";
+import { bitmap } from "./api.js";
+import { AXES, nameOf, proposal, title, values, vary } from "./axes.js";
 import { announce, attempt, button, h, save, say, toast } from "./dom.js";
 import { fieldsOf } from "./form.js";
 import { active, cancel, cells, jobs, submitPatiently } from "./jobs.js";
@@ -28,8 +28,8 @@ export function buildCompare(parent) {
     state: h("p", { class: "note", role: "status", text: "grid_hint" }),
     table: h("div", { class: "grid-scroll", tabIndex: 0, role: "region", label: "compare" }),
   };
-  const form = h("form", { class: "axes", noValidate: true, label: "compare" }, x.element, y.element,
-    h("div", { class: "axes-go" }, place.run, place.stop, place.save));
+  const form = h("form", { class: "axes", noValidate: true, label: "compare" },
+    x.element, y.element, h("div", { class: "axes-go" }, place.run, place.stop, place.save));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     attempt(() => run(x.read(), y.read()));
@@ -43,7 +43,7 @@ export function buildCompare(parent) {
 }
 
 function axis(name, first) {
-  const options = Object.keys(AXES).map((one) => h("option", { value: one, text: `axis_${one}` }));
+  const options = Object.keys(AXES).map((one) => h("option", { value: one, text: nameOf(one) }));
   const select = h("select", { id: `axis-${name}` }, ...options);
   const list = h("input", { type: "text", label: [`axis_values`, { axis: name.toUpperCase() }],
     autocomplete: "off", id: `values-${name}` });
@@ -58,7 +58,8 @@ function axis(name, first) {
   propose();
   const element = h("div", { class: "axis" },
     h("label", { htmlFor: select.id, text: `axis_${name}` }), select, list);
-  return { element, read: () => ({ axis: select.value, values: values(select.value, list.value) }) };
+  const read = () => ({ axis: select.value, values: values(select.value, list.value) });
+  return { element, read };
 }
 
 async function run(x, y) {
@@ -128,19 +129,20 @@ function draw() {
 }
 
 const corner = () => [grid.y, grid.x].filter((one) => one.axis !== "none")
-  .map((one) => t(`axis_${one.axis}`)).join(" ╲ ");
+  .map((one) => t(nameOf(one.axis))).join(" ╲ ");
 
 function update(job) {
   const at = grid?.ids.indexOf(job.id) ?? -1;
   if (at < 0) return;
   const columns = grid.x.values.length;
-  const cell = place.table.querySelector(`[data-cell="${at % columns}-${Math.floor(at / columns)}"]`);
+  const name = `${at % columns}-${Math.floor(at / columns)}`;
+  const cell = place.table.querySelector(`[data-cell="${name}"]`);
   const image = job.images[0];
   if (image && cell.dataset.image !== image.id) {
     cell.dataset.image = image.id;
     const open = h("button", { type: "button", class: "tile",
       label: ["open_picture", { prompt: image.prompt, seed: image.seed }] },
-    show(h("img", { alt: "" }), image.url));
+    h("img", { alt: "", src: image.url }));
     open.addEventListener("click", () => emit("detail", { image, among: made() }));
     cell.replaceChildren(open);
   } else if (!image) {
@@ -153,7 +155,8 @@ function update(job) {
 const made = () => grid.ids.flatMap((id) => jobs.get(id)?.images[0] ?? []);
 
 function buttons() {
-  const open = control !== null || (grid?.ids ?? []).some((id) => jobs.has(id) && active(jobs.get(id)));
+  const waits = (id) => jobs.has(id) && active(jobs.get(id));
+  const open = control !== null || (grid?.ids ?? []).some(waits);
   const all = grid ? grid.x.values.length * grid.y.values.length : 0;
   place.stop.hidden = !open;
   place.save.disabled = !grid || !made().length;
@@ -184,11 +187,13 @@ async function picture() {
   pen.fillRect(0, 0, pen.canvas.width, pen.canvas.height);
   pen.fillStyle = "#222";
   y.values.forEach((v, j) => pen.fillText(title(y.axis, v), size, top + (j + 0.5) * (high + 4)));
-  pictures.forEach((one, at) => one && pen.drawImage(one,
-    left + (at % x.values.length) * (wide + 4), top + Math.floor(at / x.values.length) * (high + 4)));
+  const columns = x.values.length;
+  pictures.forEach((one, at) => one && pen.drawImage(one, left + (at % columns) * (wide + 4),
+    top + Math.floor(at / columns) * (high + 4)));
   pen.fillText(settings.prompt, left, pen.canvas.height - 1.2 * size);
   pen.textAlign = "center";
-  x.values.forEach((v, i) => pen.fillText(title(x.axis, v), left + (i + 0.5) * (wide + 4), top / 2, wide));
+  x.values.forEach((v, i) =>
+    pen.fillText(title(x.axis, v), left + (i + 0.5) * (wide + 4), top / 2, wide));
   const file = await new Promise((done) => pen.canvas.toBlob(done, "image/png"));
   save(file, `grid-${x.axis}-${y.axis}.png`);
   toast(t("grid_saved"));

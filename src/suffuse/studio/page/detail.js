@@ -1,6 +1,6 @@
 // One picture, large: its settings, its film, how it came about, and what can be done with it.
-import { blob, call, show } from "./api.js";
-import { announce, attempt, button, confirm, h, save, segmented, toast } from "./dom.js";
+import { blob, call } from "./api.js";
+import { announce, attempt, button, confirm, h, large, save, segmented, toast } from "./dom.js";
 import { explainView } from "./explain.js";
 import { filmView } from "./film.js";
 import { again, reuse } from "./reuse.js";
@@ -53,9 +53,8 @@ function put(what) {
   stop();
   image = what;
   const at = among.findIndex((one) => one.id === image.id);
-  const left = button("left", { label: "previous", class: "quiet", disabled: at <= 0 }, () => walk(-1));
-  const right = button("right", { label: "next", class: "quiet", disabled: at >= among.length - 1 },
-    () => walk(1));
+  const arrow = (name, label, by) => button(name,
+    { label, class: "quiet", disabled: !among[at + by] }, () => walk(by));
   const tabs = segmented("views",
     [["picture", "picture"], ["film", "film"], ["explain", "explain"]], view, (chosen) => {
       view = chosen;
@@ -63,7 +62,7 @@ function put(what) {
     });
   const place = h("div", { class: "look" });
   dialog.replaceChildren(
-    h("header", {}, left, right, tabs,
+    h("header", {}, arrow("left", "previous", -1), arrow("right", "next", 1), tabs,
       button("close", { label: "close", class: "quiet" }, () => dialog.close())),
     h("div", { class: "detail-body" }, place, about()));
   look(place);
@@ -76,7 +75,10 @@ function look(place) {
   if (view === "film" && image.film) part = filmView(image);
   else if (view === "explain" && image.explanation) part = explainView(image);
   else if (view !== "picture") part = missing(place);
-  else part = show(h("img", { class: "large", alt: t("picture_of", { prompt: image.prompt }) }), image.url);
+  else {
+    const alt = t("picture_of", { prompt: image.prompt });
+    part = h("img", { class: "large", alt, style: large(image), src: image.url });
+  }
   place.replaceChildren(part);
 }
 
@@ -88,14 +90,14 @@ function missing(place) {
     go.lastChild.textContent = t("running");
     try {
       const made = await again(shown, { [view]: true });
-      if (!dialog.open || image.id !== shown.id) return;
+      if (!made || !dialog.open || image.id !== shown.id) return;
       among = [made, ...among];
       put(made);
     } finally {
       if (place.isConnected) look(place);
     }
   }));
-  return h("div", { class: "missing" }, show(h("img", { alt: "" }), image.url),
+  return h("div", { class: "missing" }, h("img", { alt: "", src: image.url }),
     h("p", { text: `${view}_missing` }), go);
 }
 
@@ -129,7 +131,7 @@ const title = (name) => server.options.samplers?.find((one) => one.name === name
 
 function sources(request) {
   const small = (name) => request[name]?.url &&
-    h("figure", {}, show(h("img", { alt: "" }), request[name].url), h("figcaption", { text: name }));
+    h("figure", {}, h("img", { alt: "", src: request[name].url }), h("figcaption", { text: name }));
   return h("div", { class: "sources" }, small("image"), small("mask"));
 }
 

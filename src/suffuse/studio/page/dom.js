@@ -1,4 +1,4 @@
-// Elements, words on them, messages. Text goes into the page only as text: nothing here parses HTML.
+// Elements, words on them, messages. Text goes into the page as text only: nothing parses HTML.
 import { t } from "./words.js";
 import { PATHS } from "./icons.js";
 
@@ -97,7 +97,9 @@ export function button(picture, props, click) {
 export function segmented(label, options, value, change) {
   const group = h("div", { class: "segmented", role: "group", label });
   const press = (chosen) => {
-    for (const one of group.children) one.setAttribute("aria-pressed", String(one.value === chosen));
+    for (const one of group.children) {
+      one.setAttribute("aria-pressed", String(one.value === chosen));
+    }
   };
   for (const [name, key] of options) {
     group.append(h("button", {
@@ -107,6 +109,18 @@ export function segmented(label, options, value, change) {
   press(value);
   group.press = press;
   return group;
+}
+
+/** Colour a slider's track up to its thumb, which a stylesheet cannot know. */
+export function track(slider) {
+  const [least, most] = [Number(slider.min), Number(slider.max)];
+  const part = (Number(slider.value) - least) / Math.max(1e-9, most - least);
+  slider.style.setProperty("--part", `${100 * part}%`);
+}
+
+/** The style of a large picture: all of it is seen, and small ones not as nothing but pixels. */
+export function large({ width, height }) {
+  return { width: `min(100%, ${3.5 * width}px, ${(66 * width) / height}vh)` };
 }
 
 /** Tell those who listen instead of look. */

@@ -1,5 +1,5 @@
 // The form's parts: each shows one setting and changes it. `null` shows what the model does then.
-import { button, h } from "./dom.js";
+import { button, h, track } from "./dom.js";
 import { change, on, settings } from "./state.js";
 import { known } from "./words.js";
 
@@ -72,10 +72,10 @@ export function dial(name, range, usual) {
     Object.assign(slider, { min: least, max: most, step });
     Object.assign(number, { min: least, step });
     const value = settings[name] ?? usual();
-    if (value === null || value === undefined) return;
+    slider.disabled = value === null; // no worker has opened the model yet
+    if (value === null) return;
     slider.value = number.value = String(value);
-    // The part left of the thumb, which a stylesheet cannot know.
-    slider.style.setProperty("--part", `${(100 * (value - least)) / (most - least)}%`);
+    track(slider);
   });
   const whole = field(name, number);
   whole.classList.add("dial");

@@ -1,6 +1,6 @@
 // The film scrubber: all steps of the denoising in one row of pictures, walked through by a slider.
 import { bitmap } from "./api.js";
-import { button, h, icon, say } from "./dom.js";
+import { button, h, icon, large, say, track } from "./dom.js";
 import { t } from "./words.js";
 
 const CALM = matchMedia("(prefers-reduced-motion: reduce)");
@@ -23,7 +23,7 @@ export function filmView(image) {
     const at = Number(slider.value);
     say(words, "text", "step", { step: at + 1, steps: frames });
     slider.setAttribute("aria-valuetext", t("step", { step: at + 1, steps: frames }));
-    slider.style.setProperty("--part", `${(100 * at) / Math.max(1, frames - 1)}%`);
+    track(slider);
     if (!row) return;
     const wide = row.width / frames;
     canvas.getContext("2d").drawImage(row, at * wide, 0, wide, row.height,
@@ -62,6 +62,6 @@ export function filmView(image) {
     draw();
     if (!CALM.matches) start();
   }, () => say(words, "text", "film_gone"));
-  return Object.assign(h("div", { class: "film" }, canvas,
+  return Object.assign(h("div", { class: "film", style: large(image) }, canvas,
     h("div", { class: "scrub" }, play, slider, words)), { stop });
 }

@@ -80,9 +80,9 @@ function sizes() {
       one.setAttribute("aria-pressed", String(shape(Number(one.value)).join() === now));
     }
   });
-  const side = (name, at) => figure(name, () => [step(), limit("width", 2048), step()],
-    () => usualSize()[at]);
-  return h("div", { class: "sizes" }, shapes, side("width", 0), side("height", 1));
+  const side = (name) => figure(name, () => [step(), limit("width", 2048), step()],
+    () => usual(name));
+  return h("div", { class: "sizes" }, shapes, side("width"), side("height"));
 }
 
 /** Fields of a reused request that have no place in the form: shown, sent, and removable. */
@@ -143,7 +143,12 @@ export function fieldsOf(wish) {
 /** Post what the form says. What the server refuses stands under its field. */
 export async function generate() {
   blame();
-  await attempt(async () => {
+  // Ctrl+Enter leaves the field that was typed into last: what stands there counts.
+  document.activeElement?.dispatchEvent(new Event("change"));
+  if (model()?.kind === "text" && !settings.prompt.trim()) {
+    return blame("prompt", t("prompt_empty"));
+  }
+  return attempt(async () => {
     try {
       const files = await startFiles();
       const fields = fieldsOf(settings);

@@ -1,5 +1,5 @@
 // Jobs: posted, followed to their end, cancelled, found again after a reload or a crash.
-import { Offline, Refused, call, events, json, present, wait } from "./api.js";
+import { Offline, Refused, events, json, present, wait } from "./api.js";
 import { announce, toast } from "./dom.js";
 import { emit, on } from "./state.js";
 import { t } from "./words.js";
@@ -7,8 +7,8 @@ import { t } from "./words.js";
 /**
  * A job as the server tells it, and what the page saw of it.
  * @typedef {{id: string, state: string, request: any, images: any[], error: ?string,
- *   attempts: number, place: ?number, cell: boolean, steps: Map<number, {step: number, steps: number}>,
- *   previews: Map<number, string>, share: number, secondsLeft: ?number}} Job
+ *   attempts: number, place: ?number, cell: boolean, share: number, secondsLeft: ?number,
+ *   steps: Map<number, {step: number, steps: number}>, previews: Map<number, string>}} Job
  */
 
 /** @type {Map<string, Job>} */
@@ -17,7 +17,8 @@ export const jobs = new Map();
 /** Ids of jobs that are cells of a comparison and stand there, not on the stage. */
 export const cells = new Set();
 
-const STREAMS = 3; // of the six connections that a browser opens to one host
+// A browser opens six connections to one host, for all of its tabs together.
+const STREAMS = 2;
 const following = new Map(); // id -> AbortController
 
 export const active = (job) => job.state === "queued" || job.state === "running";
@@ -67,9 +68,7 @@ export async function submitPatiently(fields, files, how) {
 
 /** @param {string} id */
 export async function cancel(id) {
-  const response = await call(`/api/jobs/${id}`, { method: "DELETE" });
-  const told = response.status === 204 ? { id, state: "cancelled" } : await response.json();
-  learn(told);
+  learn(await json(`/api/jobs/${id}`, { method: "DELETE" }));
 }
 
 export async function cancelAll() {
@@ -80,7 +79,7 @@ export async function cancelAll() {
 /** The jobs of before: after a reload, and whenever the server comes back. */
 export async function restore() {
   const found = await json("/api/jobs?limit=100");
-  for (const job of (found.jobs ?? found).toReversed()) learn(job, true);
+  for (const job of found.jobs.toReversed()) learn(job, true);
 }
 
 /** Take in what the server says of a job. */
@@ -136,10 +135,6 @@ async function follow(job) {
       }
     } catch (error) {
       if (error instanceof Refused && error.status === 404) forget(job);
-      else if (error instanceof Refused && error.status === 401) {
-        following.delete(job.id); // no key was given: the next thing asked for asks again
-        return;
-      }
     }
     await present();
     if (active(job)) await wait(pause);
@@ -153,13 +148,13 @@ function hear(job, kind, data) {
     step(job, data);
     emit("job", job);
   } else if (kind === "image") {
-    const image = data.image ?? data;
+    const { image } = data;
     if (!job.images.some((one) => one.id === image.id)) {
       job.images.push(image);
       emit("image", { job, image, old: false });
       emit("job", job);
     }
-  } else learn(data.job ?? data);
+  } else learn(data.job);
 }
 
 /** A job that the server does not know any more: someone gave it another data folder. */
@@ -176,7 +171,7 @@ async function poll() {
   await wait(1);
   try {
     const found = await json("/api/jobs?limit=500");
-    for (const told of found.jobs ?? found) {
+    for (const told of found.jobs) {
       if (jobs.has(told.id) && !following.has(told.id) && active(jobs.get(told.id))) learn(told);
     }
   } catch {

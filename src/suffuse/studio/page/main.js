@@ -1,5 +1,5 @@
 // The page: builds its parts, switches between them, and keeps the connection in sight.
-import { Offline, askForKey, json, present, wait } from "./api.js";
+import { Offline, json, present, wait } from "./api.js";
 import { buildCompare } from "./compare.js";
 import { buildDetail } from "./detail.js";
 import { attempt, announce, h, say, sayAll, segmented, toast } from "./dom.js";
@@ -7,9 +7,9 @@ import { buildForm, generate } from "./form.js";
 import { buildGallery } from "./gallery.js";
 import { buildResults } from "./results.js";
 import { restore } from "./jobs.js";
-import { emit, on, remember, server } from "./state.js";
+import { emit, model, on, remember, server } from "./state.js";
 import { buildStage } from "./stage.js";
-import { LANGUAGES, language, t } from "./words.js";
+import { LANGUAGES, language, speak, t } from "./words.js";
 
 const VIEWS = ["create", "gallery", "compare"];
 const find = (selector) => document.querySelector(selector);
@@ -45,7 +45,8 @@ function head() {
   const languages = segmented("language", [], language(), () => {});
   for (const [code, name] of LANGUAGES) {
     languages.append(h("button", { type: "button", value: code, lang: code,
-      "aria-pressed": String(code === language()), on: { click: () => speak(code, languages) } }, name));
+      "aria-pressed": String(code === language()),
+      on: { click: () => attempt(() => change(code, languages)) } }, name));
   }
   find("#switches").prepend(languages);
   find("#theme").addEventListener("click", theme);
@@ -57,8 +58,8 @@ function head() {
   }
 }
 
-function speak(code, languages) {
-  document.documentElement.lang = code;
+async function change(code, languages) {
+  await speak(code);
   remember("language", code);
   languages.press(code);
   emit("language");
@@ -83,7 +84,8 @@ function help() {
   const dialog = h("dialog", { class: "help", label: "keys" }, h("h2", { text: "keys" }),
     h("dl", {}, ...KEYS.flatMap(([keys, what]) => [h("dt", {}, h("kbd", {}, keys)),
       h("dd", { text: what })])),
-    h("form", { method: "dialog" }, h("button", { text: "close", class: "primary" })));
+    h("form", { method: "dialog" }, h("button", { text: "close", class: "primary" }),
+      h("a", { href: "/api/docs", text: "api" })));
   dialog.addEventListener("close", () => dialog.remove());
   document.body.append(dialog);
   dialog.showModal();
@@ -96,7 +98,8 @@ function shortcuts() {
       generate();
       return;
     }
-    const typing = event.target.closest?.("input:not([type=range]):not([type=checkbox]), textarea, select, dialog");
+    const typing = event.target.closest?.(
+      "input:not([type=range], [type=checkbox]), textarea, select, dialog");
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") {
       emit("open", "gallery");
@@ -106,23 +109,6 @@ function shortcuts() {
     else return;
     event.preventDefault();
   });
-}
-
-/** A service that wants a key is asked again with it. */
-function keys() {
-  askForKey((wrong) => new Promise((answer) => {
-    const input = h("input", { type: "password", label: "api_key", autocomplete: "off", required: true });
-    const dialog = h("dialog", { class: "ask", label: "api_key" },
-      h("form", { method: "dialog" }, h("h2", { text: "api_key" }),
-        h("p", { text: wrong ? "api_key_wrong" : "api_key_ask" }), input,
-        h("menu", {}, h("button", { text: "api_key_go", class: "primary" }))));
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      answer(input.value.trim() || null);
-    });
-    document.body.append(dialog);
-    dialog.showModal();
-  }));
 }
 
 /** What happened to the service is said, and that the jobs go on. */
@@ -135,23 +121,33 @@ function connection() {
   on("online", () => {
     banner.hidden = true;
     toast(t("online"));
-    ask();
+    attempt(ask);
   });
 }
 
+let asking = false;
+
 /** The server's models and options; a model tells more once a worker has opened it. */
 async function ask() {
-  const [models, options] = await Promise.all([json("/api/models"), json("/api/options")]);
-  server.models = models.models ?? models;
-  server.options = options;
-  emit("server");
-  for (let pause = 1; !server.models.every((one) => one.known); pause = Math.min(pause * 1.5, 15)) {
-    await wait(pause);
-    const again = await json("/api/models");
-    if (JSON.stringify(again.models ?? again) === JSON.stringify(server.models)) continue;
-    server.models = again.models ?? again;
-    emit("server");
+  if (asking) return;
+  asking = true;
+  try {
+    server.options = await json("/api/options");
+    for (let pause = 0.5; ; pause = Math.min(pause * 1.5, 10)) {
+      server.models = (await json("/api/models")).models;
+      emit("server");
+      if (model().known) return;
+      await wait(pause);
+    }
+  } finally {
+    asking = false;
   }
+}
+
+function learn() {
+  const unknown = () => !server.models.every((one) => one.known);
+  on("settings", (patch) => "model" in patch && unknown() && attempt(ask));
+  on("job", (job) => job.state === "done" && unknown() && attempt(ask));
 }
 
 async function begin() {
@@ -168,7 +164,6 @@ async function begin() {
 
 head();
 document.title = t("title");
-keys();
 connection();
 buildForm(find("#panel"));
 buildStage(find("#make"));
@@ -178,4 +173,5 @@ gallery = buildGallery(find("#gallery-view"));
 buildDetail();
 routes();
 shortcuts();
+learn();
 attempt(begin);

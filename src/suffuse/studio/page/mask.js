@@ -1,5 +1,5 @@
 // A brush that paints what is to be repainted over a picture, with the mouse, a pen or the keys.
-import { announce, button, h, say } from "./dom.js";
+import { announce, button, h, say, track } from "./dom.js";
 import { t } from "./words.js";
 
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
@@ -49,6 +49,7 @@ export class MaskBrush {
       button("trash", { label: "clear" }, () => this.add({ kind: "clear" })));
     this.note = h("p", { class: "note" });
     this.element = h("div", { class: "mask" }, this.tools, this.view, this.note);
+    track(this.slider);
     this.erase(false);
   }
 
@@ -144,6 +145,7 @@ export class MaskBrush {
   resize(to) {
     this.size = Math.min(Number(this.slider.max), Math.max(Number(this.slider.min), to));
     this.slider.value = String(this.size);
+    track(this.slider);
     this.draw(true);
   }
 
@@ -171,7 +173,7 @@ export class MaskBrush {
     tint.globalCompositeOperation = "copy";
     tint.drawImage(this.layer, 0, 0);
     tint.globalCompositeOperation = "source-in";
-    tint.fillStyle = getComputedStyle(this.view).getPropertyValue("--veil") || "#7a5cff";
+    tint.fillStyle = getComputedStyle(this.view).color;
     tint.fillRect(0, 0, width, height);
     pen.globalAlpha = 0.62;
     pen.drawImage(veil, 0, 0);

@@ -1,12 +1,11 @@
 // Pictures as tiles: those of this page under the stage, and the same tiles in the gallery.
-import { show } from "./api.js";
 import { h, say, walkable } from "./dom.js";
 import { emit, on } from "./state.js";
 
 /** @param {any} image @param {() => any[]} among what the detail view walks through */
 export function tile(image, among) {
-  const picture = show(h("img", { alt: "", loading: "lazy", decoding: "async",
-    width: image.width, height: image.height }), image.url);
+  const picture = h("img", { alt: "", loading: "lazy", decoding: "async",
+    width: image.width, height: image.height, src: image.url });
   const open = h("button", { type: "button", class: "tile", "data-image": image.id,
     label: ["open_picture", { prompt: image.prompt, seed: image.seed }] }, picture,
   h("span", { class: "caption", "aria-hidden": "true" }, image.prompt));
@@ -19,8 +18,8 @@ export function buildResults(parent) {
   const images = [];
   const grid = h("div", { class: "tiles" });
   const count = h("h2", { id: "results-title" });
-  const section = h("section", { class: "results", hidden: true, "aria-labelledby": "results-title" },
-    count, grid);
+  const section = h("section",
+    { class: "results", hidden: true, "aria-labelledby": "results-title" }, count, grid);
   const tell = () => {
     section.hidden = !images.length;
     say(count, "text", "results", { n: images.length });

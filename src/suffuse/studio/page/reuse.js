@@ -20,7 +20,8 @@ const spoken = (name, value) => value !== null && value !== undefined && value !
 function extraOf(request) {
   const extra = {};
   for (const [name, value] of Object.entries(request)) {
-    if (!FORM.includes(name) && !ELSEWHERE.includes(name) && spoken(name, value)) extra[name] = value;
+    const mine = FORM.includes(name) || ELSEWHERE.includes(name);
+    if (!mine && spoken(name, value)) extra[name] = value;
   }
   return extra;
 }
@@ -50,7 +51,8 @@ export async function reuse(image) {
 /**
  * The same picture again, this time with its film or its explanation.
  * @param {{film?: boolean, explain?: boolean}} more
- * @returns {Promise<any>} the new image, once it is there
+ * @returns {Promise<any>} the new image, once it is there; undefined if the job ends without,
+ *   which is told elsewhere
  */
 export async function again(image, more) {
   const { request } = image;
@@ -60,13 +62,11 @@ export async function again(image, more) {
   const wish = { ...extraOf(request), ...fields, prompt: request.prompt, seed: image.seed, n: 1 };
   const job = await submit({ ...wish, model: image.model, preview: 1, ...more },
     await filesOf(request));
-  return new Promise((found, failed) => {
+  return new Promise((found) => {
     const stop = on("job", (one) => {
       if (one.id !== job.id || ["queued", "running"].includes(one.state)) return;
       stop();
-      const made = jobs.get(job.id).images[0];
-      if (made) found(made);
-      else failed(new Error(one.error ?? t(one.state)));
+      found(jobs.get(job.id).images[0]);
     });
   });
 }

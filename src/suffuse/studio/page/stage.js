@@ -1,8 +1,7 @@
 // The stage: the job of now, its pictures coming out of the noise, and those that wait behind it.
-import { show } from "./api.js";
 import { attempt, button, h, say } from "./dom.js";
 import { active, cancel, cancelAll, jobs } from "./jobs.js";
-import { emit, on } from "./state.js";
+import { emit, on, usualSize } from "./state.js";
 import { t, seconds } from "./words.js";
 import { examples } from "./examples.js";
 
@@ -65,7 +64,8 @@ export function told(job) {
   if (job.state !== "running") return job.state === "failed" ? job.error ?? "" : t(job.state);
   const last = [...job.steps.values()].at(-1);
   if (!last) return t("preparing");
-  const left = job.secondsLeft === null ? "" : ` · ${t("left", { time: seconds(job.secondsLeft) })}`;
+  const time = job.secondsLeft;
+  const left = time === null ? "" : ` · ${t("left", { time: seconds(time) })}`;
   return t("step", { step: last.step, steps: last.steps }) + left;
 }
 
@@ -74,14 +74,9 @@ function cells(job) {
   const n = job.request.n ?? 1;
   if (shown !== job.id) {
     shown = job.id;
-    const [width, height] = [job.request.width ?? 1, job.request.height ?? 1];
-    const columns = Math.ceil(Math.sqrt(n));
-    place.mosaic.style.setProperty("--columns", String(columns));
-    place.mosaic.style.setProperty("--shape", String(width / height));
-    const whole = (columns * width) / (Math.ceil(n / columns) * height);
-    place.mosaic.style.setProperty("--whole", String(whole));
     place.mosaic.replaceChildren(...Array.from({ length: n }, (_, i) => cell(job, i)));
   }
+  shape(job, n);
   for (let i = 0; i < n; i += 1) {
     const one = place.mosaic.children[i];
     const image = job.images.find((found) => found.index === i);
@@ -92,6 +87,19 @@ function cells(job) {
     one.classList.toggle("done", Boolean(image));
     one.disabled = !image;
   }
+}
+
+/** As large as the window allows; small pictures not until their pixels are all one sees. */
+function shape(job, n) {
+  const known = job.images[0] ?? job.request;
+  const usual = usualSize();
+  const [width, height] = [known.width ?? usual[0], known.height ?? usual[1]];
+  const columns = Math.ceil(Math.sqrt(n));
+  const { style } = place.mosaic;
+  style.setProperty("--columns", String(columns));
+  style.setProperty("--shape", String(width / height));
+  style.setProperty("--whole", String((columns * width) / (Math.ceil(n / columns) * height)));
+  style.maxWidth = `${3 * width * columns}px`;
 }
 
 function cell(job, i) {
@@ -107,7 +115,7 @@ function cell(job, i) {
 function finished(one, image) {
   one.dataset.image = image.id;
   say(one, "label", "open_picture", { prompt: image.prompt, seed: image.seed });
-  show(one.querySelector("img"), image.url);
+  one.querySelector("img").src = image.url;
 }
 
 /** What every picture here begins with. */
@@ -118,7 +126,8 @@ function noise() {
   const grain = pen.createImageData(side, side);
   for (let i = 0; i < grain.data.length; i += 1) {
     // The mean of three uniform numbers is close enough to a Gaussian for the eye.
-    grain.data[i] = i % 4 === 3 ? 255 : 85 * (Math.random() + Math.random() + Math.random());
+    const draw = (Math.random() + Math.random() + Math.random()) / 3;
+    grain.data[i] = i % 4 === 3 ? 255 : 255 * draw;
   }
   pen.putImageData(grain, 0, 0);
   return canvas;

@@ -1,15 +1,22 @@
-// The page's words: one table a language, and a way to say them.
-import { en } from "./words_en.js";
-import { ko } from "./words_ko.js";
+// The page's words: one table a language, of which only the one that is spoken is loaded.
 
-const TABLES = { en, ko };
+const TABLES = { en: () => import("./words_en.js"), ko: () => import("./words_ko.js") };
 
 export const LANGUAGES = [["en", "English"], ["ko", "한국어"]];
 
 export const language = () => (document.documentElement.lang === "ko" ? "ko" : "en");
 
+/** @type {Record<string, string>} */
+let { words } = await TABLES[language()]();
+
+/** Speak another language from now on; what stands on the page is said again by `sayAll`. */
+export async function speak(code) {
+  ({ words } = await TABLES[code]());
+  document.documentElement.lang = code;
+}
+
 /** Whether there is a sentence of this name. */
-export const known = (key) => key in en;
+export const known = (key) => key in words;
 
 /**
  * A sentence in the language of now.
@@ -17,9 +24,8 @@ export const known = (key) => key in en;
  * @param {Record<string, unknown>} [values] for its {braces}; `n` also chooses `key_one` for 1
  */
 export function t(key, values = {}) {
-  const table = TABLES[language()];
-  const words = (values.n === 1 ? table[`${key}_one`] : undefined) ?? table[key] ?? key;
-  return words.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
+  const sentence = (values.n === 1 ? words[`${key}_one`] : undefined) ?? words[key] ?? key;
+  return sentence.replace(/\{(\w+)\}/g, (_, name) => String(values[name] ?? ""));
 }
 
 /** Numbers of seconds as people say them. */
