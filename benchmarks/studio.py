@@ -35,7 +35,10 @@ class Load:
 
     def __init__(self, url: str, steps: int) -> None:
         self._steps = steps
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+        # Shorter than the server's five seconds, or it may close a connection just as it is used.
+        limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=None, keepalive_expiry=2
+        )
         self._http = httpx.AsyncClient(base_url=url, timeout=LONGEST, limits=limits)
         self.seconds: dict[str, list[float]] = defaultdict(list)  # by endpoint
         self.ends: Counter[str] = Counter()
@@ -103,10 +106,10 @@ class Load:
 
 
 @contextmanager
-def studio(batch: int):
+def studio(batch: int, workers: int):
     """A studio in a process of its own: its address."""
     with tempfile.TemporaryDirectory() as data:
-        settings = {"data": data, "batch": batch, "devices": ["cpu"]}
+        settings = {"data": data, "batch": batch, "devices": ["cpu"] * workers}
         command = [sys.executable, __file__, "--serve", json.dumps(settings)]
         errors = open(Path(data) / "log", "w")  # noqa: SIM115  (as long as the process)
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
@@ -185,6 +188,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--ramp", type=float, default=10, help="seconds in which clients come")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--workers", type=int, default=1, help="which share the cores")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -193,7 +197,7 @@ def main() -> None:
     print(f"{machine()}; {options.clients} clients, {options.steps} steps")
     pace = {}
     for batch, jobs in ((options.batch, options.jobs), (1, options.alone)):
-        with studio(batch) as url:
+        with studio(batch, options.workers) as url:
             load = Load(url, options.steps)
             took = asyncio.run(load.run(min(options.clients, jobs), jobs, options.ramp))
             pace[batch] = jobs / took

@@ -42,6 +42,9 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     """Works until it is told to stop, or until the service is no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which says Stop
     threading.Thread(target=_end_with_the_service, daemon=True).start()
+    # Read when torch is imported. HTTP and the browser use the same cores: a thread that spins
+    # while it waits for another one keeps that one from finishing.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logs.configure()
     with contextlib.suppress(EOFError, OSError, _Stopped):
         if device == RAY:
