@@ -13,6 +13,7 @@ from sqlalchemy import Connection, RowMapping
 
 from suffuse.errors import SuffuseError
 from suffuse.studio import gallery, jobs
+from suffuse.studio.counters import Counters
 from suffuse.studio.disk import Files, disk_trouble
 from suffuse.studio.events import Hub
 from suffuse.studio.messages import Ended, Idle, Loaded, Made, Message, Stepped, Task, one_line
@@ -25,25 +26,6 @@ from suffuse.studio.views import JobView, Kind, ModelView, ProgressView, Refused
 
 log = logging.getLogger(__name__)
 BETWEEN_TRIES = 1.0  # seconds, to write a picture on a full disk
-
-
-class Counters:
-    """What happened since the service started."""
-
-    def __init__(self) -> None:
-        self.images = self.done = self.failed = self.cancelled = 0
-        self.seconds_per_step: float | None = None  # of the last batch
-        self.seconds_per_job = 1.0  # an average in which the last ones count most
-        self._last = time.monotonic()
-
-    def ended(self, state: State, started: float | None) -> None:
-        """A job has ended; it was `started` so many seconds after 1970."""
-        setattr(self, state, getattr(self, state) + 1)
-        now = time.monotonic()
-        if started is not None:
-            took = min(now - self._last, max(time.time() - started, 0.0))
-            self.seconds_per_job += 0.1 * (took - self.seconds_per_job)
-        self._last = now
 
 
 class Desk:

@@ -18,9 +18,11 @@ from PIL.Image import Image
 from suffuse.errors import SuffuseError
 from suffuse.studio.settings import Limits
 from suffuse.studio.views import ModelView
+from suffuse.systems.checks import text
 from suffuse.systems.metadata import png_bytes
 from suffuse.systems.request import Request, open_upright
 
+LONGEST_NAME = 255  # characters of a client's name or a key
 PICTURES = ("image", "mask")
 # What requests of one batch may have each for themselves; see `systems.together`.
 _OWN = ("prompt", "negative", "guidance", "seed", "n", *PICTURES)
@@ -128,6 +130,14 @@ def check_model(request: Request, model: ModelView) -> None:
             raise SuffuseError(
                 f"{name} {side} is not divisible by {factor}, this model's factor: try {near}"
             )
+
+
+def a_name(what: str, value: str) -> str:
+    """A client's name or a key, as the database can hold it. Raises SuffuseError."""
+    text(what, value)
+    if not 0 < len(value) <= LONGEST_NAME or "\0" in value:
+        raise SuffuseError(f"{what} must have 1 to {LONGEST_NAME} characters, none of them NUL")
+    return value
 
 
 def _plain(picture: Image) -> Image:

@@ -21,18 +21,17 @@ from suffuse.studio.disk import FileKind, Files, disk_trouble
 from suffuse.studio.events import Hub, Subscription
 from suffuse.studio.lane import Lane
 from suffuse.studio.queue import places
-from suffuse.studio.requests import batch_key, check_limits, check_model, pack
+from suffuse.studio.requests import a_name, batch_key, check_limits, check_model, pack
 from suffuse.studio.settings import Settings
-from suffuse.studio.show import image_view, job_view
+from suffuse.studio.show import image_view, job_view, status_view
 from suffuse.studio.store import Store
 from suffuse.studio.views import ImageView, JobView, ModelView, Refused, Status
-from suffuse.systems.checks import text, whole
+from suffuse.systems.checks import whole
 from suffuse.systems.request import Request
 
 __all__ = ["FileKind", "Service", "Subscription"]
 
 log = logging.getLogger(__name__)
-LONGEST_NAME = 255  # characters of a client's name or a key
 HIGHEST = 100  # priority, and -100 the lowest
 
 
@@ -123,8 +122,8 @@ class Service:
         values = {
             "id": uuid.uuid4().hex,
             "state": "queued",
-            "client": _name("client", client),
-            "key": None if key is None else _name("the idempotency key", key),
+            "client": a_name("client", client),
+            "key": None if key is None else a_name("the idempotency key", key),
             "priority": whole("priority", priority, -HIGHEST, False, most=HIGHEST),
             "model": name,
             "request": packed,
@@ -294,24 +293,6 @@ class Service:
         except Refused:
             queued = running = 0
         trouble += [self._store.trouble, *(lane.trouble for lane in self._lanes)]
-        return Status(
-            ready=bool(workers) and not any(trouble) and all(worker.alive for worker in workers),
-            queued=queued,
-            running=running,
-            workers=workers,
-            restarts=sum(worker.restarts for worker in workers),
-            images=counted.images,
-            done=counted.done,
-            failed=counted.failed,
-            cancelled=counted.cancelled,
-            seconds_per_step=counted.seconds_per_step,
-            uptime=time.monotonic() - self._begun,
-            trouble=next((line for line in trouble if line), None),
-        )
-
-
-def _name(what: str, value: str) -> str:
-    text(what, value)
-    if not 0 < len(value) <= LONGEST_NAME or "\0" in value:
-        raise SuffuseError(f"{what} must have 1 to {LONGEST_NAME} characters, none of them NUL")
-    return value
+        line = next((line for line in trouble if line), None)
+        uptime = time.monotonic() - self._begun
+        return status_view(counted, workers, queued, running, line, uptime)

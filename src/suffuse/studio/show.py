@@ -8,8 +8,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
+from suffuse.studio.counters import Counters
 from suffuse.studio.requests import shown
-from suffuse.studio.views import FilmView, ImageView, JobView, ProgressView
+from suffuse.studio.views import FilmView, ImageView, JobView, ProgressView, Status, WorkerView
 
 
 def image_view(row: RowMapping) -> ImageView:
@@ -45,6 +46,30 @@ def job_view(
         "images": [image_view(image) for image in images],
     }
     return JobView(**told)
+
+
+def status_view(
+    counted: Counters,
+    workers: list[WorkerView],
+    queued: int,
+    running: int,
+    trouble: str | None,
+    uptime: float,
+) -> Status:
+    return Status(
+        ready=bool(workers) and trouble is None and all(worker.alive for worker in workers),
+        queued=queued,
+        running=running,
+        workers=workers,
+        restarts=sum(worker.restarts for worker in workers),
+        images=counted.images,
+        done=counted.done,
+        failed=counted.failed,
+        cancelled=counted.cancelled,
+        seconds_per_step=counted.seconds_per_step,
+        uptime=uptime,
+        trouble=trouble,
+    )
 
 
 def moment(seconds: float | None) -> datetime | None:
