@@ -71,8 +71,8 @@ def test_train_and_measure(run, tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:  # bicubic, a draw, the mean, the reference
         assert sheet.size == (4 * 128, 3 * 128)
     status, out, err = run(*measure)
-    assert status == 0 and "bicubic" in out and "PSNR" in out and "distance" not in out
-    assert err == "without a feature distance: name a network with --features\n"
+    assert status == 0 and "bicubic" in out and "PSNR" in out and err == ""
+    assert "Suffuse's own feature network (features.safetensors)" in " ".join(out.split())
 
 
 def test_pictures_of_any_size_and_kind(folder, run):

@@ -16,10 +16,8 @@ from suffuse.evaluation.reconstruction import (
     Judges,
     evaluate_reconstruction,
     open_codec,
-    open_judges,
 )
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
-from suffuse.weights import perceptual
 from suffuse.weights.perceptual import open_perceptual, save_features
 
 
@@ -64,7 +62,7 @@ def test_scores_by_hand(model, judges):
     assert scores.rfid > 0 and -1 <= scores.ssim < 1
 
 
-def test_refusals(model, judges, monkeypatch, tmp_path):
+def test_refusals(model, judges, tmp_path):
     codec, _ = open_codec(model / "vae")  # an autoencoder's own folder will do
     with pytest.raises(SuffuseError, match="takes sides that 2 divides, not 15 x 15"):
         evaluate_reconstruction(codec, [pictures(2, 15)], judges)
@@ -72,9 +70,6 @@ def test_refusals(model, judges, monkeypatch, tmp_path):
         evaluate_reconstruction(codec, [pictures(1)], judges)
     with pytest.raises(SuffuseError, match="no such file or folder"):
         open_codec(tmp_path / "none")
-    monkeypatch.setattr(perceptual, "BUNDLED", tmp_path / "none")
-    with pytest.raises(SuffuseError, match="no feature network"):
-        open_judges(None, "pytorch-fid", None, None)
 
 
 def test_folders_are_prepared_as_for_training_without_chance(tmp_path):

@@ -23,7 +23,6 @@ from suffuse.evaluation.pictures import open_pictures
 from suffuse.evaluation.sets import compare, load_statistics
 from suffuse.networks.inception import Inception
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
-from suffuse.weights import perceptual
 from suffuse.weights.perceptual import save_features
 
 LPIPS = Path(__file__).parents[1] / "parity" / "taming" / "lpips" / "lpips.pt"
@@ -130,12 +129,6 @@ def test_a_network_without_classes():
     scores = compare(network, ours, ours)
     assert scores.inception_score is None and scores.fid == pytest.approx(0, abs=1e-6)
     assert "LPIPS on VGG-16" in network.source
-
-
-def test_an_installation_without_a_network(monkeypatch, tmp_path):
-    monkeypatch.setattr(perceptual, "BUNDLED", tmp_path / "none")
-    with pytest.raises(SuffuseError, match="name one with --features"):
-        open_network()
 
 
 def test_folders_and_arrays_of_pictures(tmp_path):

@@ -68,9 +68,6 @@ def test_our_own_network_is_saved_and_opened(tmp_path, monkeypatch):
     assert torch.equal(got(a, b), Perceptual(net)(a, b))
     assert "own feature network" in got.source
     assert not any(weight.requires_grad for weight in got.parameters())
-    with pytest.raises(SuffuseError, match="no feature network"):
-        monkeypatch.setattr(perceptual, "BUNDLED", tmp_path / "none")
-        open_perceptual()
     monkeypatch.setattr(perceptual, "BUNDLED", path)
     opened = open_features()
     assert isinstance(opened, FeatureNet) and torch.equal(opened(a), net(a))

@@ -72,6 +72,7 @@ def upscale(
 
     from suffuse.data.preprocess import Preprocess
     from suffuse.diffusion.sampler_names import resolve
+    from suffuse.evaluation.features import open_network
     from suffuse.evaluation.metrics import require_metrics
     from suffuse.evaluation.pictures import emoji_scenes, folder_squares, open_folder
     from suffuse.evaluation.upscaling import Drawing, evaluate_upscaling
@@ -92,7 +93,7 @@ def upscale(
         path = system.info.path
         trained = Preprocess.load(path) if path is not None and path.is_dir() else None
         given = folder_squares(pictures, trained, size or (system.model.size or (256,))[0])
-    network = _network(features, port, place)
+    network = open_network(features, port, place)
     with Bar() as bar:
         scores = evaluate_upscaling(
             system,
@@ -108,19 +109,8 @@ def upscale(
         note(f"wrote {sheet}")
     head = {"model": system.info.name, "data": data, "pictures": scores.count}
     head |= {"factor": system.factor, "steps": steps or system.steps, "draws": draws}
-    head |= {"prepared": given.prepared, "network": None if network is None else network.source}
+    head |= {"prepared": given.prepared, "network": network.source}
     _tell(head, scores, as_json)
-
-
-def _network(features: str | None, port: str, place: Any) -> Any:
-    """The network that sets are compared by; None, with a word, where there is none."""
-    from suffuse.evaluation.features import open_network
-    from suffuse.weights.perceptual import BUNDLED
-
-    if features is None and not BUNDLED.is_file():
-        note("without a feature distance: name a network with --features")
-        return None
-    return open_network(features, port, place)
 
 
 def _tell(head: Mapping[str, Any], scores: UpscaleScores, as_json: str | None) -> None:

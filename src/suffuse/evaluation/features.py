@@ -138,11 +138,6 @@ def open_network(
     The file holds Inception-v3's FID weights, our own feature network, or a VGG-16. Raises
     SuffuseError where there is none, or it holds something else.
     """
-    if source is None and not perceptual.BUNDLED.is_file():
-        raise SuffuseError(
-            "this installation has no feature network of its own: name one with --features, such "
-            f"as the FID weights pt_inception-2015-12-05-{PUBLISHED}.pth"
-        )
     file = open_tensors(locate_source(source or perceptual.BUNDLED, Place())[0])
     network: Network
     if is_inception(file):

@@ -23,7 +23,7 @@ from suffuse.weights.first_stage import open_first_stage
 from suffuse.weights.folder import open_autoencoder
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Place
-from suffuse.weights.perceptual import BUNDLED, open_perceptual
+from suffuse.weights.perceptual import open_perceptual
 
 
 def open_codec(
@@ -73,11 +73,6 @@ def open_judges(
 ) -> Judges:
     """See `open_network` and `open_perceptual`; None is our own network. Raises SuffuseError."""
     network = open_network(features, port, device)
-    if perceptual is None and not BUNDLED.is_file():
-        raise SuffuseError(
-            "this installation has no feature network of its own: name LPIPS' weights, or those of "
-            "a VGG-16, with --perceptual"
-        )
     return Judges(network, open_perceptual(perceptual, linear).to(device))
 
 

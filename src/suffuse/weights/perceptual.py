@@ -57,11 +57,6 @@ def open_features(source: str | PathLike[str] | None = None) -> Stack:
 
 
 def _open(source: str | PathLike[str] | None) -> tuple[Stack | Perceptual, TensorFile]:
-    if source is None and not BUNDLED.is_file():
-        raise SuffuseError(
-            "this installation has no feature network of its own: name the weights of a VGG-16, or "
-            "train without the perceptual loss"
-        )
     file = open_tensors(locate_source(source or BUNDLED, Place())[0])
     if _CONFIG in file.metadata:
         return _own(file), file
