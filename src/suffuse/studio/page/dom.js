@@ -164,7 +164,7 @@ export function confirm(key, values, action) {
   return new Promise((answer) => {
     const yes = h("button", { class: "danger", value: "yes", text: action });
     const no = h("button", { value: "no", text: "keep", autofocus: true });
-    const dialog = h("dialog", { class: "ask", label: key, closedBy: "any" },
+    const dialog = h("dialog", { class: "ask", label: [key, values], closedBy: "any" },
       h("form", { method: "dialog" }, h("p", { text: [key, values] }), h("menu", {}, no, yes)));
     dialog.addEventListener("close", () => {
       dialog.remove();
