@@ -27,7 +27,8 @@ export function buildGallery(parent) {
     grid: h("div", { class: "tiles gallery-tiles" }),
     state: h("p", { class: "note", role: "status" }),
     more: button("plus", { text: "load_more", hidden: true }, () => attempt(page)),
-    compare: button("eye", { text: "compare_two", tip: "compare_hint", disabled: true }, () => beside(...chosen)),
+    compare: button("eye", { text: "compare_two", tip: "compare_hint", disabled: true },
+      () => beside(...chosen)),
   };
   parent.append(h("div", { class: "gallery-head" },
     h("div", { class: "search" }, icon("search"), search), place.compare),
