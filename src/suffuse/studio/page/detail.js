@@ -152,7 +152,7 @@ function download() {
 function copy(what, key) {
   attempt(async () => {
     // Browsers have a clipboard for safe addresses only; elsewhere it is shown, to be marked.
-    if (!navigator.clipboard) return toast(String(what));
+    if (!navigator.clipboard) return toast(String(what), "kept");
     await navigator.clipboard.writeText(String(what));
     return toast(t(key));
   });
