@@ -138,7 +138,7 @@ export function announce(key, values = {}) {
   live.textContent = t(key, values);
 }
 
-/** A note goes by itself; an error, or what is "kept", stays until it is closed. `words` come as they are. */
+/** A note goes by itself; an error, or what is "kept", stays until it is closed. */
 export function toast(words, kind = "note") {
   const note = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" },
     h("p", {}, words));
