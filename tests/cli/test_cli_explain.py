@@ -40,6 +40,7 @@ def check_page(browser, page):
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            f"--user-data-dir={page.parent / 'profile'}",  # not one that somebody browses with
             "--enable-logging=stderr",
             "--dump-dom",
             page.as_uri(),

@@ -4,7 +4,6 @@ import base64
 import hashlib
 import io
 import json
-import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,6 +11,7 @@ import pytest
 from bombs import gif, png
 from PIL import Image
 from running import wait_for
+from working import until
 
 APPLE = {"prompt": "a red apple on a blue background", "steps": 2}
 LIMITS = {"steps": 40, "n": 4, "width": 256, "height": 256, "prompt": 500, "queued_per_client": 3}
@@ -139,8 +139,7 @@ def test_sending_twice(http):
 def test_a_full_queue_and_cancelling(http):
     """A long job runs, others wait behind it until the client has had its share."""
     long = http.post("/api/jobs", json={**APPLE, "steps": 40, "n": 4}).json()
-    while http.get(f"/api/jobs/{long['id']}").json()["state"] == "queued":
-        time.sleep(0.02)
+    until(lambda: http.get(f"/api/jobs/{long['id']}").json()["state"] == "running")
     answers = [http.post("/api/jobs", json={**APPLE, "steps": 3}) for _ in range(4)]
     assert [answer.status_code for answer in answers] == [202, 202, 202, 429]
     assert int(answers[3].headers["retry-after"]) >= 1

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -149,7 +148,6 @@ def test_a_full_disk_makes_pictures_wait_for_room(small_disk):
         (last,) = ended(service, service.submit(Request("a dog", steps=1), client="me").id)
         assert last.state == "done"
         until(lambda: service.status().ready, "health")
-        assert shutil.disk_usage(place).free > 0
         assert len(list(place.glob("images/*/*.png"))) == 4
 
 

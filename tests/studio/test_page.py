@@ -47,8 +47,8 @@ def generate(page: Any, prompt: str, steps: int = 2, seed: int = 7, **more: str)
         page.locator(f"#f-{name}").fill(value)
         page.locator(f"#f-{name}").blur()
     page.keyboard.press("Control+Enter")
-    page.locator(".queue, .cancel").first.wait_for(state="attached")
-    page.locator(".stage:not(.busy) .cell.done").first.wait_for()
+    made = page.get_by_label(f"“{prompt}”, seed {seed}", exact=True)  # not the picture before it
+    page.locator(".stage:not(.busy) .cell.done").and_(made).wait_for()
 
 
 def press(page: Any, name: str, **how: Any) -> None:
@@ -272,6 +272,13 @@ def test_the_gallery(studio: Studio, browser: Any) -> None:
         page.get_by_role("link", name="Gallery").click()
         page.locator("#search").fill("green")
         playwright.expect(found).to_have_text("2 pictures")
+        page.locator(".skip").focus()
+        page.keyboard.press("Enter")  # past the head, and not out of the gallery
+        card.locator(".tile").first.click()
+        for key, prompt in (("Right", "ghost"), ("Left", "pig")):  # the focus stays in the dialog
+            page.keyboard.press(f"Arrow{key}")
+            playwright.expect(page.locator(".about-prompt")).to_contain_text(prompt)
+        page.keyboard.press("Escape")
         for one in page.get_by_role("checkbox", name="to compare").all():
             one.check(force=True)
         press(page, "Compare two")
@@ -281,7 +288,7 @@ def test_the_gallery(studio: Studio, browser: Any) -> None:
         page.keyboard.press("Escape")
         page.locator(".bin").first.click(force=True)
         press(page, "Delete", include_hidden=False)
-        page.locator(".card").nth(1).wait_for(state="detached")
+        playwright.expect(found).to_have_text("One picture")
         found = studio.json("/api/images?query=green")["images"]
         assert [one["seed"] for one in found] == [11]
 
@@ -365,7 +372,7 @@ def test_narrow_screens_scroll_down_only(studio: Studio, browser: Any, locale: s
             page.locator(f"nav [href='#{view}']").click()
             assert page.evaluate("document.documentElement.scrollWidth") <= 360, view
             shot(page, f"phone-{locale[:2]}-{view}")
-        page.locator(".tile").first.click()
+        page.locator(".tile").first.click()  # of the tests before
         assert page.evaluate("document.querySelector('#detail').scrollWidth") <= 360
 
 

@@ -6,6 +6,7 @@ import signal
 import psutil
 import pytest
 from running import wait_for
+from working import until
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.slow
@@ -36,12 +37,11 @@ def test_two_replicas_draw_what_a_process_draws(start_studio, cluster):
         job = wait_for(http, http.post("/api/jobs", json=asked).json())
         assert job["state"] == "done", job
         assert job["images"][0]["hash"] == alone["images"][0]["hash"]
-        while http.get("/health").status_code != 200:  # both are ready
-            pass
+        until(lambda: http.get("/health").status_code == 200, "two replicas")
         slow = {**asked, "steps": 50, "n": 4}  # fills a batch: one on each
         jobs = [http.post("/api/jobs", json=slow).json() for _ in "ab"]
-        while any(http.get(f"/api/jobs/{j['id']}").json()["progress"] is None for j in jobs):
-            pass
+        progress = lambda job: http.get(f"/api/jobs/{job['id']}").json()["progress"]  # noqa: E731
+        until(lambda: all(map(progress, jobs)), "a step of both")
         assert http.delete(f"/api/jobs/{jobs[0]['id']}").is_success
         assert wait_for(http, jobs[0])["state"] == "cancelled"
         assert len(actors()) == 2

@@ -74,10 +74,10 @@ async function run(x, y) {
   const wishes = y.values.flatMap((down) => x.values.map((across) =>
     vary(vary(base, x.axis, across, x.values), y.axis, down, y.values)));
   grid = { x, y, ids: [] };
-  control = new AbortController();
+  const posting = control = new AbortController();
   const mine = grid;
   draw();
-  const how = { signal: control.signal, cell: true };
+  const how = { signal: posting.signal, cell: true };
   try {
     for (const wish of wishes) {
       const fields = fieldsOf(wish);
@@ -88,7 +88,7 @@ async function run(x, y) {
       update(job);
     }
   } finally {
-    control = null;
+    if (control === posting) control = null; // another grid may have been begun
     buttons();
   }
 }
@@ -190,7 +190,7 @@ async function picture() {
   const columns = x.values.length;
   pictures.forEach((one, at) => one && pen.drawImage(one, left + (at % columns) * (wide + 4),
     top + Math.floor(at / columns) * (high + 4)));
-  pen.fillText(settings.prompt, left, pen.canvas.height - 1.2 * size);
+  pen.fillText(made()[0].prompt, left, pen.canvas.height - 1.2 * size);
   pen.textAlign = "center";
   x.values.forEach((v, i) =>
     pen.fillText(title(x.axis, v), left + (i + 0.5) * (wide + 4), top / 2, wide));

@@ -15,7 +15,7 @@ let view = "picture";
 let part; // the film or the explanation that is open
 
 export function buildDetail() {
-  dialog = h("dialog", { class: "detail", id: "detail", label: "detail" });
+  dialog = h("dialog", { class: "detail", id: "detail", label: "detail", tabIndex: -1 });
   dialog.addEventListener("close", stop);
   dialog.addEventListener("click", (event) => {
     if (event.target === dialog) dialog.close(); // beside it
@@ -61,11 +61,15 @@ function put(what) {
       look(place);
     });
   const place = h("div", { class: "look" });
+  const held = [...dialog.querySelectorAll("header button")].indexOf(document.activeElement);
   dialog.replaceChildren(
     h("header", {}, arrow("left", "previous", -1), arrow("right", "next", 1), tabs,
       button("close", { label: "close", class: "quiet" }, () => dialog.close())),
     h("div", { class: "detail-body" }, place, about()));
   look(place);
+  // What had the focus is gone; without any, the next arrow key would be lost.
+  const same = dialog.querySelectorAll("header button")[held];
+  if (dialog.open) (same && !same.disabled ? same : dialog).focus();
   announce("open_picture", { prompt: image.prompt, seed: image.seed });
 }
 
@@ -148,7 +152,7 @@ function download() {
 function copy(what, key) {
   attempt(async () => {
     // Browsers have a clipboard for safe addresses only; elsewhere it is shown, to be marked.
-    if (!navigator.clipboard) return toast(String(what));
+    if (!navigator.clipboard) return toast(String(what), "kept");
     await navigator.clipboard.writeText(String(what));
     return toast(t(key));
   });

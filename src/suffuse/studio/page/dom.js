@@ -138,7 +138,7 @@ export function announce(key, values = {}) {
   live.textContent = t(key, values);
 }
 
-/** A message that goes by itself; an error stays until it is closed. `words` come as they are. */
+/** A note goes by itself; an error, or what is "kept", stays until it is closed. */
 export function toast(words, kind = "note") {
   const note = h("div", { class: `toast ${kind}`, role: kind === "error" ? "alert" : "status" },
     h("p", {}, words));
@@ -146,7 +146,7 @@ export function toast(words, kind = "note") {
   bring(toasts);
   toasts.append(note);
   while (toasts.children.length > 4) toasts.firstElementChild.remove();
-  if (kind !== "error") setTimeout(() => note.remove(), 6000);
+  if (kind === "note") setTimeout(() => note.remove(), 6000);
 }
 
 /** Run something a person asked for; what goes wrong is said in one sentence. */
@@ -164,7 +164,7 @@ export function confirm(key, values, action) {
   return new Promise((answer) => {
     const yes = h("button", { class: "danger", value: "yes", text: action });
     const no = h("button", { value: "no", text: "keep", autofocus: true });
-    const dialog = h("dialog", { class: "ask", label: key, closedBy: "any" },
+    const dialog = h("dialog", { class: "ask", label: [key, values], closedBy: "any" },
       h("form", { method: "dialog" }, h("p", { text: [key, values] }), h("menu", {}, no, yes)));
     dialog.addEventListener("close", () => {
       dialog.remove();

@@ -58,7 +58,10 @@ function attention({ words, attention: maps, picture }, time) {
       },
     } }, text in TOKENS ? "" : text));
   const sizes = h("select", { label: "heat_resolution", id: "heat-resolution" },
-    ...maps.resolutions.map((side) => h("option", { value: String(side) }, `${side} × ${side}`)));
+    ...maps.resolutions.map((side) => {
+      const { width, height } = maps.by_resolution[side].mean[0];
+      return h("option", { value: String(side) }, `${width} × ${height}`);
+    }));
   sizes.value = String(maps.resolutions.at(-1));
   sizes.addEventListener("change", () => { resolution = sizes.value; draw(); });
   const times = segmented("heat_when", [["all", "heat_all"], ["step", "heat_step"]], when,

@@ -1,6 +1,6 @@
 // The form's parts: each shows one setting and changes it. `null` shows what the model does then.
 import { button, h, track } from "./dom.js";
-import { change, on, settings } from "./state.js";
+import { DEFAULTS, change, on, settings } from "./state.js";
 import { known } from "./words.js";
 
 /**
@@ -63,7 +63,7 @@ export function dial(name, range, usual) {
   const number = h("input", { type: "number", class: "number", inputMode: "decimal" });
   const set = (text) => {
     const value = text === "" ? null : Number(text);
-    if (value === null || Number.isFinite(value)) change({ [name]: value ?? usual() });
+    if (value === null || Number.isFinite(value)) change({ [name]: value ?? DEFAULTS[name] });
   };
   slider.addEventListener("input", () => set(slider.value));
   number.addEventListener("change", () => set(number.value));
@@ -89,7 +89,7 @@ export function figure(name, range, empty) {
   const number = h("input", { type: "number" });
   number.addEventListener("change", () => {
     const value = number.value === "" ? null : Number(number.value);
-    change({ [name]: value ?? (empty() === null ? null : name === "n" ? 1 : null) });
+    change({ [name]: value ?? DEFAULTS[name] });
   });
   bound([name, "model"], () => {
     const [least, most, step] = range();

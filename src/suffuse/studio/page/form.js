@@ -6,7 +6,7 @@ import { jobs, submit } from "./jobs.js";
 import {
   DEFAULTS, change, emit, model, on, server, settings, size, takes, usualSize,
 } from "./state.js";
-import { startFiles, startSection } from "./start.js";
+import { clearStart, startFiles, startSection, started } from "./start.js";
 import { boxesSection } from "./boxes.js";
 import { t } from "./words.js";
 
@@ -105,7 +105,9 @@ const shortly = (value) => (typeof value === "object" ? JSON.stringify(value) : 
 
 function more() {
   const reset = button("reuse", { text: "reset", class: "quiet" }, async () => {
-    if (await confirm("reset_ask", {}, "reset")) change(structuredClone(DEFAULTS));
+    if (!(await confirm("reset_ask", {}, "reset"))) return;
+    clearStart();
+    change(structuredClone(DEFAULTS));
   });
   return h("details", {}, h("summary", { text: "more" }),
     h("div", { class: "pair" },
@@ -144,8 +146,8 @@ export function fieldsOf(wish) {
 export async function generate() {
   blame();
   // Ctrl+Enter leaves the field that was typed into last: what stands there counts.
-  document.activeElement?.dispatchEvent(new Event("change"));
-  if (model()?.kind === "text" && !settings.prompt.trim()) {
+  document.querySelector("#form :focus")?.dispatchEvent(new Event("change"));
+  if (model()?.kind === "text" && !settings.prompt.trim() && !started()) {
     return blame("prompt", t("prompt_empty"));
   }
   return attempt(async () => {

@@ -27,8 +27,8 @@ export function buildGallery(parent) {
     grid: h("div", { class: "tiles gallery-tiles" }),
     state: h("p", { class: "note", role: "status" }),
     more: button("plus", { text: "load_more", hidden: true }, () => attempt(page)),
-    compare: button("eye", { text: "compare_two", disabled: true }, () => beside(...chosen)),
-    hint: h("p", { class: "note", text: "compare_hint" }),
+    compare: button("eye", { text: "compare_two", tip: "compare_hint", disabled: true },
+      () => beside(...chosen)),
   };
   parent.append(h("div", { class: "gallery-head" },
     h("div", { class: "search" }, icon("search"), search), place.compare),
@@ -65,13 +65,17 @@ async function page() {
     images.push(...found.images);
     next = found.next;
     place.grid.append(...found.images.map(card));
-    say(place.state, "text", images.length ? "found" : query ? "found_none" : "gallery_empty",
-      { n: next ? `${images.length}+` : images.length });
+    tell();
     if (query) announce("found", { n: images.length });
   } finally {
     place.more.disabled = false;
     place.more.hidden = !next;
   }
+}
+
+function tell() {
+  say(place.state, "text", images.length ? "found" : query ? "found_none" : "gallery_empty",
+    { n: next ? `${images.length}+` : images.length });
 }
 
 function card(image) {
@@ -98,6 +102,8 @@ function choose(image, yes) {
 function gone(id) {
   images = images.filter((one) => one.id !== id);
   chosen = chosen.filter((one) => one.id !== id);
-  place.grid.querySelector(`[data-card="${CSS.escape(id)}"]`)?.remove();
+  const card = place.grid.querySelector(`[data-card="${CSS.escape(id)}"]`);
+  if (card) tell();
+  card?.remove();
   place.compare.disabled = chosen.length !== 2;
 }

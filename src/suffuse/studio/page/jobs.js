@@ -182,3 +182,6 @@ async function poll() {
 }
 
 on("online", () => restore().catch(() => {}));
+on("deleted", (id) => {
+  for (const job of jobs.values()) job.images = job.images.filter((one) => one.id !== id);
+});

@@ -34,7 +34,8 @@ function open(name) {
 
 function routes() {
   const go = () => open(location.hash.slice(1));
-  addEventListener("hashchange", go);
+  // #main is where the link past the head leads: the view stays.
+  addEventListener("hashchange", () => location.hash === "#main" || go());
   on("open", (name) => {
     if (location.hash !== `#${name}`) location.hash = name;
   });
@@ -95,7 +96,7 @@ function shortcuts() {
   addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
       event.preventDefault();
-      generate();
+      if (!event.repeat) generate();
       return;
     }
     const typing = event.target.closest?.(

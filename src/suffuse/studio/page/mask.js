@@ -26,6 +26,7 @@ export class MaskBrush {
   build() {
     this.view = h("canvas", { class: "mask-canvas", tabIndex: 0, role: "application",
       width: this.picture.width, height: this.picture.height, label: "mask_label" });
+    this.view.addEventListener("contextmenu", (event) => event.preventDefault()); // it erases
     this.view.addEventListener("pointerdown", (event) => this.begin(event));
     this.view.addEventListener("pointermove", (event) => this.go(event));
     for (const kind of ["pointerup", "pointercancel"]) {

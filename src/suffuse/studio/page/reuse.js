@@ -40,7 +40,8 @@ export async function reuse(image) {
       seed: image.seed,
       boxes: request.boxes ?? [],
       extra: extraOf(request),
-      model: server.models.some((one) => one.name === image.model) ? image.model : null,
+      // null is the first, which the form lists as that
+      model: server.models.findIndex((one) => one.name === image.model) > 0 ? image.model : null,
     });
     emit("open", "create");
     toast(t("reused"));

@@ -1,7 +1,7 @@
 // The picture to start from: dropped, pasted, chosen or handed over, with a mask to paint on it.
 import { blob } from "./api.js";
 import { announce, attempt, button, h, say, toast } from "./dom.js";
-import { bound, dial } from "./fields.js";
+import { dial } from "./fields.js";
 import { MaskBrush } from "./mask.js";
 import { change, emit, model, server, settings, usualSize } from "./state.js";
 import { t } from "./words.js";
@@ -10,7 +10,8 @@ const LARGEST = 2048; // pixels a side: larger pictures are made smaller here, n
 
 let picture = null; // {blob, width, height}
 let section;
-let work;
+let work; // the brush, then what goes with it
+let note;
 /** @type {MaskBrush} */
 let brush;
 
@@ -23,7 +24,10 @@ export function startSection() {
   });
   const drop = h("label", { class: "drop", htmlFor: "f-image" }, file,
     h("span", { text: "drop" }), h("small", { text: "drop_tip" }));
-  work = h("div", { class: "start-work", hidden: true });
+  note = h("p", { class: "note" });
+  work = h("div", { class: "start-work", hidden: true }, h("div"), note,
+    dial("strength", () => [0.05, 1, 0.05], () => 0.8),
+    button("close", { text: "start_remove", class: "quiet" }, clearStart));
   section = h("details", { class: "start" }, h("summary", { text: "start" }), drop, work,
     h("p", { class: "field-error", id: "e-image", hidden: true }));
   receive();
@@ -45,11 +49,13 @@ function receive() {
   for (const kind of ["drop", "paste"]) {
     addEventListener(kind, (event) => {
       document.body.classList.remove("dropping");
-      const found = files(event).find((one) => one.type.startsWith("image/"));
-      if (!found) return;
+      const all = files(event);
+      const found = all.find((one) => one.type.startsWith("image/"));
+      // A dropped file that is none must not be opened by the browser in the page's place.
+      if (!found && (kind === "paste" || !all.length)) return;
       event.preventDefault();
       emit("open", "create");
-      attempt(() => startFrom(found));
+      attempt(() => startFrom(found ?? all[0]));
     });
   }
 }
@@ -93,19 +99,15 @@ function fitting(width, height) {
 }
 
 function fill(width, height) {
-  const hint = h("p", { class: "note" });
-  bound(["width"], () => say(hint, "text", "start_size", { width, height }));
-  const keep = new Set([work]);
-  work.replaceChildren(brush.element, hint,
-    dial("strength", () => [0.05, 1, 0.05], () => 0.8),
-    button("close", { text: "start_remove", class: "quiet" }, clearStart));
-  for (const one of keep) one.hidden = false;
+  work.firstElementChild.replaceWith(brush.element);
+  say(note, "text", "start_size", { width, height });
+  work.hidden = false;
   section.classList.add("filled");
 }
 
 export function clearStart() {
   picture = brush = null;
-  work?.replaceChildren();
+  work.firstElementChild.replaceWith(h("div"));
   work.hidden = true;
   section.classList.remove("filled");
   change({ width: null, height: null });

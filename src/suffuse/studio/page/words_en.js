@@ -8,7 +8,7 @@ export const words = {
   negative: "Negative prompt", negative_hint: "What should it not show?",
   generate: "Generate", model: "Model", sampler: "Sampler", steps: "Steps", guidance: "Guidance",
   steps_tip: "More steps take longer and follow the noise more closely",
-  guidance_tip: "How strictly the picture follows the prompt; 1 = not at all",
+  guidance_tip: "How strictly the picture follows the prompt; 1 = no guidance",
   auto: "Automatic", usual: "{name} (default)", shape: "Shape", portrait: "Portrait",
   square: "Square", landscape: "Landscape", width: "Width", height: "Height", size: "Size",
   n: "Pictures", seed: "Seed", random: "random", keep_seed: "Keep the last picture's seed",
