@@ -218,6 +218,11 @@ def test_a_client_and_a_queue_have_limits(service):
     with pytest.raises(Refused, match="6 of your jobs wait already") as refused:
         service.submit(LONG, client="a")
     assert refused.value.status == 429 and 1 <= refused.value.retry_after <= 60
+    inputs = service.settings.data / "inputs"
+    kept = sorted(inputs.rglob("*.png"))
+    with pytest.raises(Refused, match="6 of your jobs wait already"):
+        service.submit(Request("a", image=Image.new("RGB", (64, 64), "teal")), client="a")
+    assert sorted(inputs.rglob("*.png")) == kept
     asked += [service.submit(LONG, client="b").id for _ in range(3)]
     with pytest.raises(Refused, match="the queue is full"):
         service.submit(LONG, client="b")
