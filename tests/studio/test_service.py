@@ -133,6 +133,9 @@ def test_how_a_picture_came_about(service):
     assert plain.explanation is None
     with pytest.raises(SuffuseError, match="n must be 1"):
         service.submit(Request("a red apple", n=2), client="me", explain=True)
+    wordy = Request("a red apple " * 1500, steps=100, width=1024, height=1024)
+    (large,) = ended(service, service.submit(wordy, client="me", explain=True).id)
+    assert large.state == "failed" and large.error.startswith("this is too much to explain")
     stopped = service.submit(LONG, client="me", explain=True)
     first_step(service, stopped.id)
     service.cancel(stopped.id)
