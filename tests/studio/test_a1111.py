@@ -181,7 +181,7 @@ def test_settings_are_the_clients_own(api, studio):
         assert api.get_options()["hide_samplers"] == ["x"]
         assert api.txt2img(**SMALL).info["clip_skip"] == 2
         assert other.txt2img(**SMALL).info["clip_skip"] == 1
-        settings = {"CLIP_stop_at_last_layers": 1}
+        settings = {"CLIP_stop_at_last_layers": 1, "show_progress_every_n_steps": 1000}
         assert api.txt2img(**SMALL, override_settings=settings).info["clip_skip"] == 1
         refused = api.set_options({"sd_model_checkpoint": "sdxl"})
         assert refused["detail"] == "model 'sdxl' not found"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from suffuse.diffusion.samplers import SAMPLERS
 from suffuse.studio.a1111_asked import Asked, AskedFromPicture
-from suffuse.studio.a1111_options import DEFAULTS
+from suffuse.studio.a1111_options import DEFAULTS, checked
 from suffuse.studio.a1111_request import WITH_ETA, requests_of, tags, words_in
 from suffuse.studio.problems import Problem
 from suffuse.studio.settings import Settings
@@ -31,6 +31,16 @@ def only(asked, **options):
 def test_the_web_uis_defaults():
     found = only(Asked(prompt="a", seed=3))
     assert found == Request("a", steps=50, guidance=7.0, sampler="Euler", seed=3)
+
+
+@pytest.mark.parametrize("depth", [250, 900, 100_000])
+def test_options_that_cannot_be_sent_back_are_refused(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    with pytest.raises(Problem, match="JSON does not know") as refused:
+        checked({**DEFAULTS, "x": value})
+    assert refused.value.status == 422
 
 
 def test_iterations_go_on_where_the_seeds_of_the_last_one_ended():

@@ -5,7 +5,7 @@ from datetime import datetime, timezone
 
 import pytest
 
-from suffuse.studio.events import MOST_STEPS, Hub
+from suffuse.studio.events import MOST_PREVIEWS, MOST_STEPS, Hub
 from suffuse.studio.views import JobView
 
 
@@ -81,6 +81,20 @@ def test_a_slow_reader_misses_steps_and_nothing_else():
     kinds = [event.kind for event in events]
     assert kinds == ["state", *["step"] * MOST_STEPS, *["image"] * 3, "done"]
     assert events[MOST_STEPS].data == {"step": 10 * MOST_STEPS - 1}
+
+
+def test_the_previews_that_wait_for_a_slow_reader_are_bounded():
+    hub = Hub()
+    hearing = hub.subscribe("j")
+    hearing.begin(view("running"))
+    preview = "p" * (MOST_PREVIEWS // 4 + 1)
+    for i in range(10):
+        hub.publish("j", "step", {"step": i, "preview": preview})
+    hub.publish("j", "image", {"image": 0})
+    found = [event.data.get("step") for event in heard(hearing)]
+    assert found == [None, 7, 8, 9, None]
+    hub.publish("j", "step", {"step": 10, "preview": 5 * preview})  # the last one is told always
+    assert [event.data["step"] for event in heard(hearing)] == [10]
 
 
 def test_get_waits_until_something_happens_in_another_thread():

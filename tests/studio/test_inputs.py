@@ -10,9 +10,9 @@ from bombs import gif, png
 from hypothesis import given, settings, strategies
 from PIL import Image
 
-from suffuse.studio import inputs
+from suffuse.studio import asked, inputs
 from suffuse.studio.problems import Problem, without_paths
-from suffuse.studio.settings import Limits
+from suffuse.studio.settings import Limits, Settings
 
 LIMITS = Limits()
 
@@ -42,6 +42,11 @@ def test_every_format_as_bytes_base64_and_data_url(form):
     for given_as in (data, text, broken_up, f"data:image/{form.lower()};base64,{text}"):
         found = inputs.picture(given_as, "image", LIMITS)
         assert found.convert("RGB").tobytes() == expected.tobytes()
+
+
+def test_an_empty_file_is_not_the_same_as_none():
+    with pytest.raises(Problem, match="image is empty: send a picture"):
+        asked.request_of(asked.parse(b'{"prompt": "a"}'), {"image": b""}, Settings())
 
 
 def test_first_frame_of_an_animation():

@@ -133,6 +133,9 @@ def test_how_a_picture_came_about(service):
     assert plain.explanation is None
     with pytest.raises(SuffuseError, match="n must be 1"):
         service.submit(Request("a red apple", n=2), client="me", explain=True)
+    wordy = Request("a red apple " * 1500, steps=100, width=1024, height=1024)
+    (large,) = ended(service, service.submit(wordy, client="me", explain=True).id)
+    assert large.state == "failed" and large.error.startswith("this is too much to explain")
     stopped = service.submit(LONG, client="me", explain=True)
     first_step(service, stopped.id)
     service.cancel(stopped.id)
@@ -218,6 +221,11 @@ def test_a_client_and_a_queue_have_limits(service):
     with pytest.raises(Refused, match="6 of your jobs wait already") as refused:
         service.submit(LONG, client="a")
     assert refused.value.status == 429 and 1 <= refused.value.retry_after <= 60
+    inputs = service.settings.data / "inputs"
+    kept = sorted(inputs.rglob("*.png"))
+    with pytest.raises(Refused, match="6 of your jobs wait already"):
+        service.submit(Request("a", image=Image.new("RGB", (64, 64), "teal")), client="a")
+    assert sorted(inputs.rglob("*.png")) == kept
     asked += [service.submit(LONG, client="b").id for _ in range(3)]
     with pytest.raises(Refused, match="the queue is full"):
         service.submit(LONG, client="b")

@@ -118,14 +118,18 @@ class Front:
         model = model_named(options.get(MODEL), await run_in_threadpool(self.service.models))
         settings = self.service.settings
         for request in await decoding(requests_of, asked, options, settings):
+            if call.interrupted:
+                break
             job = await run_in_threadpool(
                 self.service.submit,
                 request,
                 client=call.client,
                 model=model.name,
-                preview=previews(options),
+                preview=min(previews(options), settings.limits.steps),
             )
             call.jobs.append(job.id)
+        if call.interrupted:  # meanwhile, when not all of these were known
+            await self.cancel(call.jobs)
         return [await self._ended(id, call) for id in call.jobs]
 
     async def _ended(self, id: str, call: Call) -> JobView:

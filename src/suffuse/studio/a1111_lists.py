@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from suffuse.diffusion.sampler_names import NAMES
 from suffuse.studio import library
 from suffuse.studio.a1111_options import title
-from suffuse.studio.inputs import base64_bytes, decoding, picture
+from suffuse.studio.inputs import FORMATS, base64_bytes, decoding, picture
 from suffuse.studio.problems import Problem
 from suffuse.studio.service import Service
 from suffuse.studio.settings import Limits
@@ -162,7 +162,8 @@ def png_info(image: str, limits: Limits) -> dict[str, Any]:
     """What a picture says about its making. Raises Problem for what is no picture."""
     picture(image, "image", limits)  # judged before anything in it is read
     try:
-        with Image.open(io.BytesIO(base64_bytes(image, "image"))) as file:
+        data = io.BytesIO(base64_bytes(image, "image"))
+        with Image.open(data, formats=FORMATS) as file:
             items = stored_text(file)
     except (AttributeError, TypeError, ValueError):  # EXIF of another kind than it says
         raise Problem("what is written in the picture is damaged", field="image") from None

@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pydantic_core import from_json
+
 from suffuse.studio.problems import Problem
 from suffuse.studio.views import ModelView
 
@@ -57,8 +59,10 @@ def checked(options: Mapping[str, Any]) -> int:
     if not isinstance(options.get(MODEL, ""), str | None):
         raise Problem(f"{MODEL} must be the name of a model", field=MODEL, status=422)
     try:
-        return len(json.dumps(options, ensure_ascii=False, allow_nan=False).encode())
-    except ValueError:  # NaN, half a character
+        told = json.dumps(options, ensure_ascii=False, allow_nan=False).encode()
+        from_json(told)  # which refuses what is nested too deeply to be sent back
+        return len(told)
+    except (ValueError, RecursionError):  # NaN, half a character, lists in lists in lists …
         raise Problem("an option has a value that JSON does not know", status=422) from None
 
 

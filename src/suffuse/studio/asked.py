@@ -98,7 +98,7 @@ def request_of(asked: Asked, files: Mapping[str, bytes], settings: Settings) -> 
     """
     values = asked.model_dump(exclude={*_OF_THE_STUDIO, *PICTURES})
     for name in PICTURES:
-        sent = files.get(name) or getattr(asked, name)
+        sent = files.get(name, getattr(asked, name))
         if sent is not None:
             values[name] = picture(sent, name, settings.limits)
     for name, what in (("loras", "LoRA"), ("embeddings", "embedding")):

@@ -56,7 +56,7 @@ class Desk:
                     rows = self._claim()
                 except Refused:  # the service stops
                     return []
-                if not rows:
+                if rows is None:
                     return []
                 tasks = [task for row in rows if (task := self._begin(row)) is not None]
         return tasks
@@ -106,13 +106,15 @@ class Desk:
         images = jobs.images_of(connection, [row["id"]])[row["id"]]
         return job_view(row, images, place, self.progress(row["id"]))
 
-    def publish(self, id: str) -> None:
-        """Tells who listens how the job is now."""
+    def publish(self, id: str, patience: float = 3.0) -> None:
+        """Tells who listens how the job is now; they hear nothing where the database is away for
+        longer than `patience` seconds."""
         if not self._hub.heard(id):
             return
         try:
             job = self._store.read(
-                lambda c: None if (row := jobs.one(c, id)) is None else self.view(c, row)
+                lambda c: None if (row := jobs.one(c, id)) is None else self.view(c, row),
+                patience,
             )
         except Refused:
             return  # the reader asks again when the database is back
@@ -123,10 +125,11 @@ class Desk:
 
     # ---- from the queue to the worker ----------------------------------------------------------
 
-    def _claim(self) -> Sequence[RowMapping]:
+    def _claim(self) -> Sequence[RowMapping] | None:
+        """The jobs whose turn it is, without those cancelled meanwhile; None where none wait."""
         waiting = self._store.read(jobs.waiting, FOR_EVER)
         ids = [job.id for job in self._turns.choose(waiting, self._settings.batch)]
-        return self._store.write(lambda c: jobs.claim(c, ids), FOR_EVER) if ids else []
+        return self._store.write(lambda c: jobs.claim(c, ids), FOR_EVER) if ids else None
 
     def _begin(self, row: RowMapping) -> Task | None:
         """The row's task; a job that cannot begin fails."""
@@ -242,7 +245,7 @@ class Desk:
         self._progress.pop(id, None)
         self._cancelled.discard(id)
         self._unkept.pop(id, None)
-        self.publish(id)
+        self.publish(id, FOR_EVER)  # who waits for the end would wait for ever without it
 
     def _wanted(self, ids: Sequence[str]) -> list[str]:
         """Those that nobody cancelled; the others end here."""

@@ -13,10 +13,11 @@ from suffuse.studio.run import Explain, Run, metadata_of
 from suffuse.studio.settings import Settings
 from suffuse.studio.shelf import Shelf, describe
 from suffuse.systems import generate, together
-from suffuse.systems.explain import recording
+from suffuse.systems.explain import most_bytes, recording
 from suffuse.systems.request import Progress, Request
 
 log = logging.getLogger(__name__)
+MOST_EXPLAINED = 1 << 30  # bytes of attention that a worker keeps of one picture
 Cancelled = Callable[[str], bool]  # of a job
 # Of which job a step is, the step, and, where it is wanted, how the picture came about; that can
 # be told once the picture is there.
@@ -69,6 +70,11 @@ class Engine:
         system = self._shelf.system(task.model, task.request)
         request = system.resolve(task.request)
         check_limits(request, self._settings.limits)
+        if task.explain and most_bytes(system, request) > MOST_EXPLAINED:
+            raise SuffuseError(
+                "this is too much to explain: ask for a shorter prompt, fewer steps or a smaller "
+                "picture"
+            )
         source = self._settings.models[task.model]
         return Run(task, system, request, metadata_of(system, request, source))
 

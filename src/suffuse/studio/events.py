@@ -11,6 +11,7 @@ from typing import Any
 from suffuse.studio.views import ENDED, Event, JobView, Kind
 
 MOST_STEPS = 64  # that wait for a slow reader
+MOST_PREVIEWS = 16 << 20  # characters of their previews together
 
 
 class Subscription:
@@ -74,16 +75,20 @@ class Subscription:
             if self._over:
                 return
             self._over = kind in ENDED
-            if kind == "step":
-                self._forget_a_step()
             self._waiting.append((kind, data))
+            if kind == "step":
+                self._forget_steps()
             self._changed.notify_all()
         self._call()
 
-    def _forget_a_step(self) -> None:
-        steps = [i for i, (kind, _) in enumerate(self._waiting) if kind == "step"]
-        if len(steps) >= MOST_STEPS:
-            del self._waiting[steps[0]]
+    def _forget_steps(self) -> None:
+        """The oldest, where there are too many or their previews too large; the last one stays."""
+        sizes = [len(data.get("preview") or "") for kind, data in self._waiting if kind == "step"]
+        while len(sizes) > MOST_STEPS or (len(sizes) > 1 and sum(sizes) > MOST_PREVIEWS):
+            del sizes[0]
+            del self._waiting[
+                next(i for i, (kind, _) in enumerate(self._waiting) if kind == "step")
+            ]
 
     def _ended(self) -> bool:
         return self._closed or (self._begun and self._over and not self._waiting)

@@ -51,8 +51,8 @@ _IMAGES = (
 )
 
 
-def add(connection: Connection, values: dict[str, Any], limits: Limits, patience: float) -> int:
-    """Adds the job; how many stand before it.
+def room(connection: Connection, values: dict[str, Any], limits: Limits, patience: float) -> int:
+    """How many jobs stand before a new one.
 
     Raises Refused where too many wait; they may ask again after `patience` seconds.
     """
@@ -61,8 +61,12 @@ def add(connection: Connection, values: dict[str, Any], limits: Limits, patience
         raise Refused(f"{own} of your jobs wait already: wait until some are done", patience)
     if queued >= limits.queued:
         raise Refused("the queue is full: try again later", patience)
-    connection.execute(_NEW, values)
     return int(before)
+
+
+def add(connection: Connection, values: dict[str, Any]) -> None:
+    """Queues a job that there is `room` for."""
+    connection.execute(_NEW, values)
 
 
 def one(connection: Connection, id: str) -> RowMapping | None:

@@ -175,7 +175,7 @@ class Lane(threading.Thread):
         if not self._ready:
             self._failures += 1
             self.trouble = self.trouble or "the worker ends before it is ready: see the log"
-            self._pause(min(2.0**self._failures, LONGEST_PAUSE))
+            self._pause(pause_after(self._failures))
         self._restarts += 1
         self._pipe.close()
         if not self._stopping:
@@ -216,6 +216,11 @@ class Lane(threading.Thread):
         self._alive = False
         self._pipe.close()
         self._tell(self._desk.put_back)
+
+
+def pause_after(failures: int) -> float:
+    """Seconds to the next start, after so many in a row that came to nothing."""
+    return min(2.0 ** min(failures, 10), LONGEST_PAUSE)  # 2.0**1024 is no float any more
 
 
 def threads_of(settings: Settings, device: str) -> int:

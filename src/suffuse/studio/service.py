@@ -33,6 +33,7 @@ __all__ = ["FileKind", "Service", "Subscription"]
 
 log = logging.getLogger(__name__)
 HIGHEST = 100  # priority, and -100 the lowest
+_NEW = {"state": "queued", "started": None, "finished": None, "attempts": 0, "error": None}
 
 
 class Service:
@@ -114,42 +115,43 @@ class Service:
             raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
         if request.seed is None:  # settled now, so that a second try makes the same pictures
             request = replace(request, seed=secrets.randbelow(2**32))
-        try:
-            packed = pack(request, lambda content: self._files.put("input", content))
-        except OSError as error:
-            why = f"nothing can be kept now: {disk_trouble(error)}"
-            raise Refused(why, 5, status=503) from error
-        values = {
+        values: dict[str, Any] = {
             "id": uuid.uuid4().hex,
-            "state": "queued",
             "client": a_name("client", client),
             "key": None if key is None else a_name("the idempotency key", key),
             "priority": whole("priority", priority, -HIGHEST, False, most=HIGHEST),
             "model": name,
-            "request": packed,
             "n": request.n,
             "film": bool(film),
             "explain": bool(explain),
             "preview": whole("preview", preview, 0, False, most=self.settings.limits.steps),
             "batch": None if explain else batch_key(request, about),
             "created": time.time(),
-            "started": None,
-            "finished": None,
-            "attempts": 0,
-            "error": None,
+            **_NEW,
         }
+        if request.image is not None:  # pictures of a job that is refused would stay for ever
+            self._store.read(lambda c: self._place(c, values))
+        try:
+            values["request"] = pack(request, lambda content: self._files.put("input", content))
+        except OSError as error:
+            raise Refused(f"nothing can be kept now: {disk_trouble(error)}", 5, 503) from error
         return self._add(values)
 
-    def _add(self, values: dict[str, Any]) -> JobView:
-        limits, patience = self.settings.limits, self._desk.counted.seconds_per_job
-        patience = min(max(patience, 1.0), 60.0)
+    def _place(self, connection: Connection, values: dict[str, Any]) -> JobView | int:
+        """The job that was sent before with this key, else how many stand before a new one."""
+        if values["key"] is not None:
+            found = jobs.keyed(connection, values["client"], values["key"])
+            if found is not None:
+                return self._desk.view(connection, found)
+        patience = min(max(self._desk.counted.seconds_per_job, 1.0), 60.0)
+        return jobs.room(connection, values, self.settings.limits, patience)
 
+    def _add(self, values: dict[str, Any]) -> JobView:
         def add(connection: Connection) -> JobView:
-            if values["key"] is not None:
-                found = jobs.keyed(connection, values["client"], values["key"])
-                if found is not None:
-                    return self._desk.view(connection, found)
-            place = jobs.add(connection, values, limits, patience)
+            place = self._place(connection, values)
+            if isinstance(place, JobView):
+                return place
+            jobs.add(connection, values)
             return job_view(values, [], place)
 
         try:

@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
@@ -104,10 +104,12 @@ class Store:
 
 
 def _engine(settings: Settings) -> Engine:
-    url = settings.database or f"sqlite:///{settings.data / 'studio.db'}"
+    # Not as text, in which a ? or % of a folder's name would mean something.
+    beside = URL.create("sqlite", database=str(settings.data / "studio.db"))
     many: dict[str, Any] = {"pool_size": 10, "max_overflow": 40, "pool_timeout": 10}
     try:
-        name = make_url(url).get_backend_name()
+        url = make_url(settings.database or beside)
+        name = url.get_backend_name()
         if name == "postgresql":
             many |= {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
         engine = create_engine(url, **many)

@@ -182,6 +182,18 @@ def explain(system: System, request: Request) -> Explanation:
         return found.explanation()
 
 
+def most_bytes(system: System, request: Request) -> int:
+    """About what the attention takes while a resolved request is watched, at most."""
+    if not isinstance(system, LatentDiffusion):
+        return 0
+    assert request.width and request.height and request.steps
+    cells = (request.width * request.height) // system.parts.autoencoder.config.factor**2
+    tokens = system.windows(request) * system.parts.tokenizer.window
+    # In float32, kept of each step, and each size a quarter of the last one; while a layer is
+    # looked at, all of its heads, which some have 8 of, before and after the softmax.
+    return 4 * max(request.steps, 16) * tokens * cells * 4 // 3
+
+
 def network(system: System) -> nn.Module:
     """The one that denoises."""
     return system.parts.unet if isinstance(system, LatentDiffusion) else system.unet
