@@ -16,7 +16,8 @@ def test_what_is_in_the_folders(tmp_path):
     save_file({"unet.x.lora_A.weight": torch.ones(1)}, second / "ink.safetensors")
     save_file({"down_blocks.0.x": torch.ones(1)}, second / "other.safetensors")
     (second / "broken.safetensors").write_bytes(b"\xff" * 20)
-    (second / "list.safetensors").write_bytes((2).to_bytes(8, "little") + b"[]")
+    for name, head in (("list", b"[]"), ("odd", b'{"emb_params": {"shape": [2, null]}}')):
+        (second / f"{name}.safetensors").write_bytes(len(head).to_bytes(8, "little") + head)
     folders = (first, second, tmp_path / "none")
     assert loras(folders) == {"ink": first / "ink.safetensors"}
     assert words(folders) == {

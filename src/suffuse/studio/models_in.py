@@ -57,7 +57,15 @@ def header(path: Path) -> dict[str, Any]:
         found = json.loads(file.read(length))
     if not isinstance(found, dict):
         raise ValueError
+    for key, entry in found.items():
+        if key != "__metadata__" and not (isinstance(entry, dict) and _sides(entry)):
+            raise ValueError
     return found
+
+
+def _sides(entry: dict[str, Any]) -> bool:
+    shape = entry.get("shape")
+    return isinstance(shape, list) and all(isinstance(side, int) for side in shape)
 
 
 def _draws(keys: list[str]) -> bool:

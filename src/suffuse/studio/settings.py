@@ -52,7 +52,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     data: Path = Field(default_factory=default_data)
-    database: str | None = None  # an SQLAlchemy URL; None = SQLite in `data`
+    # An SQLAlchemy URL, which may hold a password; None = SQLite in `data`
+    database: str | None = Field(default=None, repr=False)
     models: dict[str, str | None] = Field(default_factory=_bundled, min_length=1)
     default_model: str = ""
     folders: tuple[Path, ...] = ()  # LoRAs, embeddings and classifiers are named from here only

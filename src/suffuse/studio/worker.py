@@ -17,6 +17,9 @@ from suffuse.studio import logs
 from suffuse.studio.messages import Broken, Message, Task, one_line
 from suffuse.studio.settings import RAY, Settings
 
+# Whoever asks and looks is answered before a picture goes on: they share the processor's cores.
+NICE = 10
+
 
 class Work(NamedTuple):
     """Jobs to make as a batch; the worker is idle when it gets them."""
@@ -40,11 +43,14 @@ class _Stopped(BaseException):
 
 def main(pipe: Connection, settings: Settings, device: str, threads: int) -> None:
     """Works until it is told to stop, or until the service is no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the service, which says Stop
+    # Ctrl-C, and what ends a whole group of processes, is for the service, which then says Stop.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_service, daemon=True).start()
     # Read when torch is imported. HTTP and the browser use the same cores: a thread that spins
     # while it waits for another one keeps that one from finishing.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.nice(NICE)
     logs.configure()
     with contextlib.suppress(EOFError, OSError, _Stopped):
         if device == RAY:
