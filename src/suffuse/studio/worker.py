@@ -47,9 +47,9 @@ def main(pipe: Connection, settings: Settings, device: str, threads: int) -> Non
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_service, daemon=True).start()
-    # Read when torch is imported. HTTP and the browser use the same cores, where a thread that spins
-    # long keeps another from finishing what it waits for; one that sleeps at once is woken too late
-    # for the short products of small models. Measured: benchmarks/README.md.
+    # Read when torch is imported. HTTP and the browser use the same cores, where a thread that
+    # spins long keeps another from finishing what it waits for; one that sleeps at once is woken
+    # too late for the short products of small models. Measured: benchmarks/README.md.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     os.nice(NICE)
     logs.configure()
