@@ -136,7 +136,8 @@ def completed(system: ScoreSDE, path: Path) -> None:
     for x0 in held_out(system, 5):
         levels = ((x0[0] + 1) * 127.5).round().byte().numpy()
         asked = {"image": Image.fromarray(levels), "mask": mask, "strength": 1.0, "steps": 500}
-        drawn = system.generate("", seed=0, n=8, sampler="reverse_diffusion+langevin", **asked)
+        asked |= {"sampler": "reverse_diffusion+langevin", "n": 8, "together": 8}
+        drawn = system.generate("", seed=0, **asked)
         known = x0[None].clone()
         known[..., 4:, :] = 0.0
         rows.append(torch.cat([x0[None], known, *(to_tensor(p, 1) for p in drawn)]))
