@@ -129,21 +129,6 @@ def diffused(system: ScoreSDE, path: Path) -> None:
     sheet([row[:, :1] for row in rows], path)
 
 
-def completed(system: ScoreSDE, path: Path) -> None:
-    """Held-out digits whose lower half is unknown, and eight draws of what it might be."""
-    rows, mask = [], Image.new("L", (8, 8), 0)
-    mask.paste(255, (0, 4, 8, 8))
-    for x0 in held_out(system, 5):
-        levels = ((x0[0] + 1) * 127.5).round().byte().numpy()
-        asked = {"image": Image.fromarray(levels), "mask": mask, "strength": 1.0, "steps": 500}
-        asked |= {"sampler": "reverse_diffusion+langevin", "n": 8, "together": 8}
-        drawn = system.generate("", seed=0, **asked)
-        known = x0[None].clone()
-        known[..., 4:, :] = 0.0
-        rows.append(torch.cat([x0[None], known, *(to_tensor(p, 1) for p in drawn)]))
-    sheet(rows, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="The pictures of docs/*.md.")
     parser.add_argument("model", type=Path, help="of a preset digits")
@@ -154,7 +139,6 @@ def main() -> None:
     with torch.inference_mode():
         if isinstance(system, ScoreSDE):
             diffused(system, output / "score-sde-film.png")
-            completed(system, output / "score-sde-completed.png")
             return
         assert isinstance(system, DDPM), "not a model of digits"
         if options.classifier is None:
