@@ -11,7 +11,8 @@ from hypothesis import given, settings, strategies
 from PIL import Image
 
 from suffuse.studio import asked, inputs
-from suffuse.studio.problems import Problem, without_paths
+from suffuse.studio.messages import without_paths
+from suffuse.studio.problems import Problem
 from suffuse.studio.settings import Limits, Settings
 
 LIMITS = Limits()

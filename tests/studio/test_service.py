@@ -1,6 +1,8 @@
 """The service by itself: real worker, real model, real database."""
 
 import json
+import os
+import signal
 import threading
 from datetime import datetime, timezone
 
@@ -156,6 +158,20 @@ def test_cancelled_at_the_next_step_or_at_once(service):
     assert service.cancel("0" * 32) is None
     assert service.subscribe("0" * 32) is None
     assert service.job("no\0thing") is None
+
+
+def test_what_ends_a_whole_group_of_processes_is_for_the_service(service):
+    """A worker that went by itself would charge its job with a try."""
+    (worker,) = service.status().workers
+    job = service.submit(LONG, client="maker")
+    first_step(service, job.id)
+    os.kill(worker.pid, signal.SIGTERM)
+    os.kill(worker.pid, signal.SIGINT)
+    first_step(service, job.id)
+    service.cancel(job.id)
+    (job,) = ended(service, job.id)
+    assert (job.state, job.attempts) == ("cancelled", 0)
+    assert service.status().workers[0].pid == worker.pid
 
 
 def test_a_bad_request_fails_alone_with_one_line(service, tmp_path):

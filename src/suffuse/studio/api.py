@@ -17,7 +17,7 @@ from starlette.responses import Response, StreamingResponse
 
 import suffuse
 from suffuse.diffusion.sampler_names import NAMES
-from suffuse.studio.asked import LISTS, PICTURES, Asked, parse, parse_form, request_of
+from suffuse.studio.asked import LISTS, Asked, parse, parse_form, request_of
 from suffuse.studio.guard import client_of
 from suffuse.studio.inputs import decoding
 from suffuse.studio.problems import Problem
@@ -25,7 +25,7 @@ from suffuse.studio.service import FileKind, Service
 from suffuse.studio.settings import Limits, Settings
 from suffuse.studio.views import Event, ImageView, JobView, ModelView, State
 from suffuse.studio.waiting import events, no_job
-from suffuse.systems.request import GRIDS
+from suffuse.systems.request import GRIDS, PICTURES
 
 _ID = re.compile(r"[0-9a-f]{32}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -13,9 +13,8 @@ from suffuse.errors import SuffuseError
 from suffuse.studio.inputs import picture
 from suffuse.studio.problems import Problem, one_line
 from suffuse.studio.settings import Settings
-from suffuse.systems.request import Request
+from suffuse.systems.request import PICTURES, Request
 
-PICTURES = ("image", "mask")
 LISTS = ("loras", "embeddings", "boxes")  # in a form, fields that may stand there several times
 MOST_BOXES = 100
 MOST_FILES = 16  # LoRAs or learned words on one model

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 import time
@@ -18,11 +17,13 @@ from suffuse.studio.disk import Files, disk_trouble
 from suffuse.studio.events import Hub
 from suffuse.studio.messages import Ended, Idle, Loaded, Made, Message, Stepped, Task, one_line
 from suffuse.studio.queue import Turns
-from suffuse.studio.requests import PICTURES, shown, unpack
+from suffuse.studio.requests import shown, unpack
 from suffuse.studio.settings import Settings
 from suffuse.studio.show import image_view, job_view
 from suffuse.studio.store import FOR_EVER, Store
 from suffuse.studio.views import JobView, Kind, ModelView, ProgressView, Refused, State
+from suffuse.systems.metadata import data_url
+from suffuse.systems.request import PICTURES
 
 log = logging.getLogger(__name__)
 BETWEEN_TRIES = 1.0  # seconds, to write a picture on a full disk
@@ -157,7 +158,7 @@ class Desk:
         )
         self._progress[message.job] = told
         if self._hub.heard(message.job):
-            preview = None if message.preview is None else _data_url(message.preview)
+            preview = None if message.preview is None else data_url(message.preview)
             self._hub.publish(message.job, "step", told.model_dump() | {"preview": preview})
 
     def _keep(self, message: Made) -> None:
@@ -252,7 +253,3 @@ class Desk:
         for id in (id for id in ids if id in self._cancelled):
             self._end(id, "cancelled")
         return [id for id in ids if id in self._rows]
-
-
-def _data_url(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -77,16 +77,23 @@ class Broken(NamedTuple):
 
 Message = Loaded | Stepped | Made | Ended | Idle | Broken
 
-# A path with a folder in it, in quotes or bare: only its last part may be told.
-_QUOTED = re.compile(r"(['\"])(?:~|[A-Za-z]:)?[/\\][^'\"]*?([^'\"/\\]+)\1")
-_BARE = re.compile(r"(?<![\w:/.])(?:~|[A-Za-z]:)?[/\\](?:[^\s'\":,;]+[/\\])*([^\s'\":,;/\\]+)")
+# A quoted name with folders before it, and a bare one from the root, the home or a drive on.
+_QUOTED = re.compile(r"""(['"])[^'"\n]*[/\\]([^'"/\\\n]*)\1""")
+_BARE = re.compile(
+    r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s'":;,()]*[/\\])?([^\s'":;,()/\\]+)"""
+)
+
+
+def without_paths(message: str) -> str:
+    """The message with every path cut down to the name at its end."""
+    return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", message))
 
 
 def one_line(error: BaseException) -> str:
     """What people are told of an error: one line, no paths, nothing of our insides."""
     if isinstance(error, SuffuseError):
         line = (str(error).splitlines() or ["it failed"])[0]
-        return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", line))
+        return without_paths(line)
     if _out_of_memory(error):
         return "there is not enough memory for this picture: ask for a smaller one, or for fewer"
     return f"internal error, {type(error).__name__}: the service's log says more"

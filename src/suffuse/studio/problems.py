@@ -7,13 +7,13 @@ this machine or a traceback.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import JSONResponse
 
 from suffuse.errors import SuffuseError
+from suffuse.studio.messages import without_paths
 
 
 class Problem(SuffuseError):
@@ -61,17 +61,6 @@ def _shaped(path: str, status: int, message: str, field: str | None) -> dict[str
 
 _OPENAI = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 _CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded"}
-
-# A quoted name with folders before it, and a bare one from the root, the home or a drive on.
-_QUOTED = re.compile(r"""(['"])[^'"\n]*[/\\]([^'"/\\\n]*)\1""")
-_BARE = re.compile(
-    r"""(?<![\w.:/\\])(?:~|[A-Za-z]:)?[/\\](?:[^\s'":;,()]*[/\\])?([^\s'":;,()/\\]+)"""
-)
-
-
-def without_paths(message: str) -> str:
-    """The message with every path cut down to the name at its end."""
-    return _BARE.sub(r"\1", _QUOTED.sub(r"\1\2\1", message))
 
 
 def one_line(message: str, most: int = 500) -> str:

@@ -20,12 +20,9 @@ from suffuse.studio.settings import Limits
 from suffuse.studio.views import ModelView
 from suffuse.systems.checks import text
 from suffuse.systems.metadata import png_bytes
-from suffuse.systems.request import Request, open_upright
+from suffuse.systems.request import OWN, PICTURES, Request, open_upright
 
 LONGEST_NAME = 255  # characters of a client's name or a key
-PICTURES = ("image", "mask")
-# What requests of one batch may have each for themselves; see `systems.together`.
-_OWN = ("prompt", "negative", "guidance", "seed", "n", *PICTURES)
 
 
 def pack(request: Request, keep: Callable[[bytes], str]) -> dict[str, Any]:
@@ -81,7 +78,7 @@ def batch_key(request: Request, model: ModelView) -> str:
     found: dict[str, Any] = {"model": model.name}
     for field in fields(request):
         value = getattr(request, field.name)
-        if field.name not in _OWN:
+        if field.name not in OWN:
             found[field.name] = given.get(field.name) if value is None else value
     guidance = model.defaults.guidance if request.guidance is None else request.guidance
     found["kind"] = (guidance == 1, request.image is None, request.mask is None)

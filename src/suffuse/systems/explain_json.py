@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -12,9 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from suffuse.systems.explain import Explanation, Size
-
-if TYPE_CHECKING:
-    from PIL.Image import Image as Picture
+from suffuse.systems.metadata import data_url, png_bytes
 
 ESTIMATE = 256  # pixels, the longest side of a step's picture
 MAPS = 20  # the most steps whose maps are told one by one
@@ -29,7 +26,7 @@ def described(e: Explanation) -> dict[str, Any]:
         "steps": [_step(e, i) for i in range(len(e.alpha))],
         "attention": _attention(e) if e.attention else None,
         "latent": None if e.latent is None else {"channels": [grey(c) for c in e.latent]},
-        "picture": data_url(e.picture),
+        "picture": data_url(png_bytes(e.picture)),
     }
 
 
@@ -50,7 +47,7 @@ def _step(e: Explanation, i: int) -> dict[str, Any]:
         "alpha": float(e.alpha[i]),
         "sigma": float(e.sigma[i]),
         "log_snr": float(e.log_snr[i].clamp(-INFINITE, INFINITE)),
-        "x0": data_url(estimate),
+        "x0": data_url(png_bytes(estimate)),
         "guidance": None if push is None else grey(push.abs().mean(0), low=0.0),
         "guidance_norm": None if push is None else float(push.norm()),
     }
@@ -89,11 +86,4 @@ def grey(part: Tensor, low: float | None = None) -> str:
     low = float(part.min()) if low is None else low
     span = max(float(part.max()) - low, torch.finfo(torch.float32).tiny)
     levels = (255 * (part - low) / span).clamp(0, 255).round().to(torch.uint8)
-    return data_url(Image.fromarray(levels.contiguous().numpy()))
-
-
-def data_url(picture: Picture) -> str:
-    """The picture as PNG in a URL."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    return data_url(png_bytes(Image.fromarray(levels.contiguous().numpy())))

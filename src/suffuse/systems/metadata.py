@@ -7,6 +7,7 @@ be made again exactly. JPEG and WebP files carry the first in EXIF's UserComment
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -193,6 +194,11 @@ def png_bytes(image: Image, metadata: Metadata | None = None, *, level: int = 6)
         info.add_text(key, value)
     image.save(file, format="PNG", pnginfo=info, compress_level=level)
     return file.getvalue()
+
+
+def data_url(png: bytes) -> str:
+    """A PNG file as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
 
 
 def write_bytes(content: bytes, path: Path, *, overwrite: bool = False) -> None:

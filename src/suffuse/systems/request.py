@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # The words of `diffusion.grid.NAMES`, which importing would bring torch.
 GRIDS = ("leading", "trailing", "linspace", "karras", "exponential", "polyexponential", "beta")
 LARGEST_SEED = 2**63 - 1
+PICTURES = ("image", "mask")  # the fields that hold one
+# Fields that the pictures of one batch have each for themselves, see `systems.together`.
+OWN = ("prompt", "negative", "guidance", "seed", "n", *PICTURES)
 
 
 class Progress(NamedTuple):
@@ -103,7 +106,7 @@ class Request:
             text("respacing", self.respacing)
             if self.grid is not None:
                 raise SuffuseError("respacing and grid both say which steps to take: give one")
-        for name in ("image", "mask"):
+        for name in PICTURES:
             _picture(name, getattr(self, name))
         for name, one in _ADDITIONS.items():
             if (given := getattr(self, name)) is not None:
@@ -171,7 +174,7 @@ class Request:
     def to_json(self) -> dict[str, Any]:
         """A dictionary that `json` can write. Files become their path and SHA-256."""
         found = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("image", "mask"):
+        for name in PICTURES:
             if found[name] is not None:
                 found[name] = _fingerprint(found[name])
         if self.loras is not None:
@@ -199,7 +202,7 @@ class Request:
         if "prompt" not in data:
             raise SuffuseError("the request has no prompt")
         values = dict(data)
-        for name in ("image", "mask"):
+        for name in PICTURES:
             if values.get(name) is not None:
                 values[name] = _find(values[name], name)
         return cls(**values)

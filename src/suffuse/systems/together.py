@@ -1,6 +1,6 @@
 """Several requests as one batch: they share every call of the network, and nothing else.
 
-What may differ between them is said by `_OWN`; all the rest must be the same, and `key` is what
+What may differ between them is said by `request.OWN`; all the rest must be the same, and `key`
 tells. A picture of a batch is the picture that its request alone would give: each row has its own
 noise, prompt and guidance, and no operation of the networks looks across rows. See docs/together.md
 for how exactly that holds in floating point.
@@ -15,15 +15,12 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.registry import System, suited
-from suffuse.systems.request import Progress, Request
-
-# Fields that pictures of one batch have each for themselves.
-_OWN = ("prompt", "negative", "guidance", "seed", "n", "image", "mask")
+from suffuse.systems.request import OWN, Progress, Request
 
 
 def key(system: System, request: Request) -> Hashable:
     """Of a resolved request: those of one model with equal keys may share a batch."""
-    shared = tuple(getattr(request, f.name) for f in fields(request) if f.name not in _OWN)
+    shared = tuple(getattr(request, f.name) for f in fields(request) if f.name not in OWN)
     # Without guidance the network is asked once, not twice; a start from a picture or a mask is
     # another way through the sampler; and a longer prompt is read in more windows.
     path = (request.guidance == 1, request.image is None, request.mask is None)
