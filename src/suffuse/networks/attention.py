@@ -30,18 +30,17 @@ def join_heads(x: Tensor) -> Tensor:
 class SelfAttention(nn.Module):
     """Multi-head self-attention (1706.03762, section 3.2.2): (B, L, D) -> (B, L, D)."""
 
-    def __init__(self, width: int, heads: int, bias: bool = False):
+    def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.q = nn.Linear(width, width, bias=bias)
-        self.k = nn.Linear(width, width, bias=bias)
-        self.v = nn.Linear(width, width, bias=bias)
+        self.q = nn.Linear(width, width, bias=False)
+        self.k = nn.Linear(width, width, bias=False)
+        self.v = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """mask: what is added before the softmax, (B or 1, 1, L, L)."""
+    def forward(self, x: Tensor) -> Tensor:
         q, k, v = (split_heads(project(x), self.heads) for project in (self.q, self.k, self.v))
-        return self.out(join_heads(scaled_dot_product_attention(q, k, v, attn_mask=mask)))
+        return self.out(join_heads(scaled_dot_product_attention(q, k, v)))
 
 
 class CrossAttention(nn.Module):

@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from suffuse.errors import SuffuseError
-from suffuse.networks.attention import SelfAttention
-from suffuse.networks.clip import Mlp
 from suffuse.networks.embed import LabelEmbedding
 from suffuse.networks.families import silence
+from suffuse.networks.transformer import Block, initialise_blocks
 
 BEHIND = 4  # tokens behind the caption's: its embedding, the timestep, x, the query
 HIDDEN = -1e4  # added to what must not be seen: exp of it is 0, and half precision holds it
@@ -46,19 +45,6 @@ class PriorConfig:
             raise SuffuseError(f"prior: width {self.width} does not divide into {self.heads} heads")
 
 
-class PriorBlock(nn.Module):
-    """Attention, then a perceptron, each behind a norm and added to its input."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.norm1, self.attn = nn.LayerNorm(width), SelfAttention(width, heads, bias=True)
-        self.norm2, self.mlp = nn.LayerNorm(width), Mlp(width, 4 * width, "gelu")
-
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x), mask)
-        return x + self.mlp(self.norm2(x))
-
-
 class DiffusionPrior(nn.Module):
     """Predicts normalised image embeddings; `mean` and `std` (D,) say what that means.
 
@@ -80,7 +66,7 @@ class DiffusionPrior(nn.Module):
         self.image = nn.Linear(c.embedding, c.width)
         self.query = nn.Parameter(torch.zeros(c.width))
         self.position = nn.Parameter(torch.zeros(c.tokens + BEHIND, c.width))
-        self.blocks = nn.ModuleList(PriorBlock(c.width, c.heads) for _ in range(c.layers))
+        self.blocks = nn.ModuleList(Block(c.width, c.heads, 4 * c.width) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.width)
         self.out = nn.Linear(c.width, c.embedding)
         self.register_buffer("mean", torch.zeros(c.embedding))
@@ -128,14 +114,10 @@ class DiffusionPrior(nn.Module):
     def _initialise(self) -> None:
         """GPT-2's way: branches scaled by depth, and the first guess is the mean embedding."""
         c = self.config
-        residual = (2 * c.layers * c.width) ** -0.5
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
-        for name, weight in self.blocks.named_parameters():
-            if name.endswith(("attn.out.weight", "mlp.fc2.weight")):
-                nn.init.normal_(weight, std=residual)
+        for entrance in (self.states, self.text, self.image):
+            nn.init.normal_(entrance.weight, std=entrance.in_features**-0.5)
+            nn.init.zeros_(entrance.bias)
+        initialise_blocks(self.blocks, c.width)
         nn.init.normal_(self.query, std=0.02)
         nn.init.normal_(self.position, std=0.01)
         silence(self.out)

@@ -24,7 +24,7 @@ class ImageProjection(nn.Module):
         self, embedding: int, context: int, time: int, tokens: int = 4, scale: float = 1.0
     ):
         super().__init__()
-        self.count, self.scale = tokens, scale
+        self.count, self.context, self.time, self.scale = tokens, context, time, scale
         self.null = nn.Parameter(torch.zeros(embedding))
         self.tokens = nn.Linear(embedding, tokens * context)
         self.vector = nn.Linear(embedding, time)
