@@ -7,70 +7,18 @@ need torchvision.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
-from dataclasses import dataclass
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from suffuse.errors import SuffuseError
+from suffuse.weights.clip_input import ClipInput
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Place
-
-PREPROCESSOR = "preprocessor_config.json"
-
-
-@dataclass(frozen=True)
-class ClipInput:
-    """How a CLIP takes pictures; the defaults are OpenAI's.
-
-    size: what the shorter side is brought to, bicubic;  crop: the side of the middle that is kept
-    """
-
-    size: int = 224
-    crop: int = 224
-    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
-    spread: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
-
-    @classmethod
-    def load(cls, folder: Path) -> ClipInput:
-        """What the folder says; OpenAI's where it says nothing. Raises SuffuseError."""
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return cls()
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            size, crop = raw.get("size", 224), raw.get("crop_size", 224)
-            made = cls(
-                int(size["shortest_edge"] if isinstance(size, dict) else size),
-                int(crop["height"] if isinstance(crop, dict) else crop),
-                tuple(map(float, raw.get("image_mean", cls.mean))),
-                tuple(map(float, raw.get("image_std", cls.spread))),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as problem:
-            line = " ".join(str(problem).split())
-            raise SuffuseError(f"{path}: is not a CLIP's preprocessing ({line})") from None
-        if raw.get("resample", 3) != Image.Resampling.BICUBIC or made.crop > made.size:
-            raise SuffuseError(f"{path}: only bicubic resizing, then a smaller crop, is supported")
-        return made
-
-    def prepare(self, image: Image.Image) -> Tensor:
-        """An RGB picture of any size -> (3, crop, crop)."""
-        width, height = image.size
-        short = min(width, height)
-        sides = (self.size * width // short, self.size * height // short)
-        image = image.resize(sides, Image.Resampling.BICUBIC)
-        x, y = (sides[0] - self.crop) // 2, (sides[1] - self.crop) // 2
-        image = image.crop((x, y, x + self.crop, y + self.crop))
-        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, H, W)
-        mean, spread = (torch.tensor(row)[:, None, None] for row in (self.mean, self.spread))
-        return (pixels - mean) / spread
 
 
 class Clip:
