@@ -44,7 +44,7 @@ _UP = ("ResnetUpsampleBlock2D", "SimpleCrossAttnUpBlock2D")
 
 
 def decoder_config(raw: Json, where: str) -> ADMConfig:
-    """`decoder/config.json` of a Karlo, a UNet2DConditionModel. `where` names the file in errors."""
+    """A Karlo's `decoder/config.json`, a UNet2DConditionModel. `where` names the file in errors."""
     check_class(raw, "_class_name", ("UNet2DConditionModel",), where)
     _insist(raw, _DECODER, where)
     honour(raw, UNET_FIXED | _DECODER, UNET_READ - {"only_cross_attention"}, where)
@@ -161,7 +161,7 @@ _OURS = ("suffuse_states", "suffuse_text_scale")
 
 
 def prior_json(c: PriorConfig) -> dict[str, Any]:
-    """The `config.json` of a prior, which diffusers opens too where it has a field for everything."""
+    """The `config.json` of a prior; diffusers opens it where it has a field for everything."""
     ours = {"suffuse_states": c.states, "suffuse_text_scale": c.text_scale}
     plain = {"suffuse_states": None, "suffuse_text_scale": 1.0}
     return {

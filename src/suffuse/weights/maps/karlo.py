@@ -14,7 +14,7 @@ from suffuse.networks.pixel import ADMConfig
 from suffuse.networks.prior import PriorConfig
 from suffuse.weights.mapping import SEQUENCE, KeyMap, Op, Row, chain
 from suffuse.weights.maps.openai_unet import numbered
-from suffuse.weights.maps.prior import TABLE, TOKEN, by_token
+from suffuse.weights.maps.prior import TABLE, TOKEN, VECTOR, by_token
 
 
 def _share(heads: int, parts: int, i: int) -> Op:
@@ -31,7 +31,8 @@ def _one_way(w: Tensor) -> Tensor:
 
 
 def karlo_prior(c: PriorConfig) -> KeyMap:
-    """The rows for a prior of this shape; its statistics lie in a file of their own."""
+    """The rows for a prior of this shape, and of the statistics, which lie in a file of their
+    own."""
     block = "transformer.resblocks.{i}"
     attention = [
         Row(f"blocks.{{i}}.attn.{name}.*", f"{block}.attn.c_qkv.*", _share(c.heads, 3, i))
@@ -53,6 +54,8 @@ def karlo_prior(c: PriorConfig) -> KeyMap:
             Row("blocks.{i}.mlp.fc2.*", f"{block}.mlp.c_proj.*"),
             Row("norm.*", "final_ln.*"),
             Row("out.*", "out_proj.*"),
+            Row("mean", "mean", VECTOR),
+            Row("std", "std", VECTOR),
         )
     )
 
