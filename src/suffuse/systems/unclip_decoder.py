@@ -6,14 +6,16 @@ is behind `Decoder`; variations, blends and text diffs are written for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from suffuse.data.decode import upright
 from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.grid import Grid, GridSpec, make_grid
 from suffuse.diffusion.guidance import cfg
@@ -23,8 +25,9 @@ from suffuse.networks.unclip import ImageProjection
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.request import open_picture
+from suffuse.systems.unclip_prior import Embedder
 from suffuse.weights.scheduler import Sampling
+from suffuse.weights.unclip import PixelDecoderParts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,12 +64,19 @@ class Decoder(Protocol):
         """(1, C, h, w) -> picture."""
         ...
 
-    def denoiser(self, z: Tensor, texts: Sequence[str], guidance: float | Tensor) -> Denoiser:
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
         """The denoiser under embeddings z (B, D) and B captions, "" being none.
 
         z has the length that the folder's own CLIP gives it: 1 where that is ours, about 10 for
-        Karlo. guidance: one number, or one for each picture, (B, 1, 1, 1). Raises SuffuseError for
-        embeddings of another width.
+        Karlo. guidance: one number, or one for each picture, (B, 1, 1, 1); it leads away from no
+        picture, and from the `negatives` or no text. Raises SuffuseError for embeddings of another
+        width.
         """
         ...
 
@@ -85,8 +95,7 @@ def fitted(picture: Image, size: tuple[int, int]) -> Image:
     """The middle of a picture, upright and without transparency, at this size."""
     from PIL import Image, ImageOps
 
-    upright = open_picture(picture, "image", "RGB")
-    return ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(upright(picture), size, Image.Resampling.LANCZOS)
 
 
 def check_width(z: Tensor, texts: Sequence[str], width: int) -> None:
@@ -151,18 +160,89 @@ class LatentDecoder:
     def grid(self, steps: int) -> Grid:
         return both_ends(self.sampling, steps, self.model.device)
 
-    def denoiser(self, z: Tensor, texts: Sequence[str], guidance: float | Tensor) -> Denoiser:
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
         check_width(z, texts, self.embedding)
-        cond = self.cond(z, texts)
-        null = self.cond(self.projection.null[None], [""])
-        raw = cfg(self.model.parts.unet, cond, null, guidance)
+        parts, z = self.model.parts, z.to(self.model.device)
+        words, others = zip(*self._texts(texts, negatives or [""] * len(texts)))
+        cond = Cond.cat(words).merge(_doors(*self.projection(z)))
+        null = Cond.cat(others).merge(_doors(*self.projection.nothing()))
+        raw = cfg(parts.unet, cond, null, guidance)
         return self.sampling.bound(predict(raw, self.sampling.kind))
 
-    def cond(self, z: Tensor, texts: Sequence[str]) -> Cond:
-        """Both doors, filled by embeddings (B, D) and B captions."""
+    def _texts(self, texts: Sequence[str], negatives: Sequence[str]) -> Iterator[tuple[Cond, Cond]]:
+        """Each caption and its negative, of as many windows."""
         parts = self.model.parts
         # A text is encoded by itself: among others its numbers could differ in the last digit.
-        encode = cache(lambda text: TextEncoder(parts.tokenizer, parts.text).encode([text]))
-        tokens, vector = self.projection(z.to(self.model.device))
-        words = Cond.cat([encode(text) for text in texts])
-        return replace(words.merge(Cond(tokens=tokens)), vector=vector)
+        pair = cache(TextEncoder(parts.tokenizer, parts.text).pair)
+        return (pair((text,), (other,)) for text, other in zip(texts, negatives))
+
+
+def _doors(tokens: Tensor | None, vector: Tensor) -> Cond:
+    return Cond(tokens=tokens, vector=vector)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelDecoder:
+    """Karlo's: the U-Net of GLIDE over pixels, which reads image and caption through both doors."""
+
+    parts: PixelDecoderParts
+    embedder: Embedder
+
+    @property
+    def embedding(self) -> int:
+        return self.parts.projection.image.embedding
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.parts.config.in_channels, *self.parts.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.parts.size
+        return width, height
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.parts.sampling
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.unet.stem.weight.device
+
+    def encode(self, picture: Image) -> Tensor:
+        return generate.to_tensor(fitted(picture, self.size)).to(self.device)
+
+    def picture(self, x0: Tensor) -> Image:
+        return generate.to_picture(x0[0])
+
+    def grid(self, steps: int) -> Grid:
+        return both_ends(self.sampling, steps, self.device)
+
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
+        check_width(z, texts, self.embedding)
+        nothing = self.parts.projection.image.null.float()[None].expand(len(z), -1)
+        cond = self._cond(z.to(self.device), texts)
+        null = self._cond(nothing, negatives or [""] * len(texts))
+        sampling = self.sampling
+        told = self.parts.config.in_channels if sampling.learned_var else None
+        raw = cfg(self.parts.unet, cond, null, guidance, channels=told)
+        return sampling.bound(predict(raw, sampling.kind, sampling.learned_var))
+
+    @torch.inference_mode()
+    def _cond(self, z: Tensor, texts: Sequence[str]) -> Cond:
+        told, projection = self.embedder.captions(texts), self.parts.projection
+        tokens, vector = projection(z, told.text, told.states)
+        mask = pad(told.mask, (projection.image.count, 0), value=True)
+        return Cond(vector=vector, tokens=tokens, mask=mask)

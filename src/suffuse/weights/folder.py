@@ -76,7 +76,7 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
         unet=build(lambda: stable_diffusion(config), DIFFUSERS_UNET, unet_weights, place),
         unet_config=config,
         autoencoder=_autoencoder(folder / "vae", vae, own, place),
-        text=_text(folder / "text_encoder", hints, place),
+        text=open_text(folder / "text_encoder", hints, place),
         tokenizer=load_tokenizer(hints.tokenizer or folder / "tokenizer"),
         sampling=sampling_of(read_json(scheduler), hints, str(scheduler)),
         latent_scale=scale if hints.scale is None else hints.scale,
@@ -106,7 +106,8 @@ def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> A
     return build(lambda: autoencoder(config), DIFFUSERS_VAE, weights, place)
 
 
-def _text(folder: Path, hints: Hints, place: Place) -> ClipText:
+def open_text(folder: Path, hints: Hints, place: Place) -> ClipText:
+    """The text tower in a component's folder. Raises SuffuseError."""
     file = folder / "config.json"
     config = with_text_hints(text_config(read_json(file), str(file)), hints)
     weights = open_tensors(find_weights(folder, variant=precision(place)))
