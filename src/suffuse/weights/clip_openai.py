@@ -95,6 +95,20 @@ def model_name(config: ClipVisionConfig | ClipResNetConfig) -> str:
     return f"ViT-{size}/{config.patch}{more}"
 
 
+def recognised_model(file: TensorFile) -> str | None:
+    """What a CLIP of either layout is called, by its shapes; None where they do not say."""
+    try:
+        if is_openai(file):
+            return model_name(image_shape(file))
+        stem = "vision_model.embeddings"
+        width, _, patch, _ = shape(file, f"{stem}.patch_embedding.weight", 4)
+        cells = shape(file, f"{stem}.position_embedding.weight", 2)[0] - 1
+        image = _side(file, cells) * patch
+        return model_name(ClipVisionConfig(image=image, patch=patch, width=width, heads=1))
+    except SuffuseError:
+        return None
+
+
 # ---- shapes ------------------------------------------------------------------------------------
 
 
