@@ -80,5 +80,7 @@ def test_captions_come_from_beside_the_picture(tmp_path):
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
     (tmp_path / "0.txt").write_text("a dog")
-    pairs = list(open_folder(tmp_path).pairs())
-    assert [caption for _, caption in pairs] == ["a dog", "", ""]
+    pictures = open_folder(tmp_path)
+    assert [caption for _, caption in pictures.pairs()] == ["a dog", "", ""]
+    ((_, caption),) = pictures.pairs(captioned=True)
+    assert caption == "a dog"
