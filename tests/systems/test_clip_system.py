@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from tiny import TOKENIZER
 
+from suffuse import Clip, load_clip
 from suffuse.errors import SuffuseError
-from suffuse.systems.clip import Clip, load_clip
 
 ARCHIVE = Path(__file__).parents[1] / "parity" / "clip" / "openai_vit" / "archive.pt"
 ORIENTATION = 0x0112
