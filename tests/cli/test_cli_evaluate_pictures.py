@@ -87,7 +87,7 @@ def test_reconstruction_in_json(folder, model, run):
         ((*IMAGES, *SETS, "--save-statistics", "a.npy"), "statistics are an .npz: name 'a.npy'"),
         ((*IMAGES, "--generated", "empty", "--reference", "real"), "'empty' holds no pictures"),
         ((*IMAGES, "--generated", "known.npz", "--reference", "real"), "'known.npz' holds no pic"),
-        ((*IMAGES, *SETS, "--clip", str(CLIP)), f"{CLIP.parent}: the text encoder knows 634 tok"),
+        ((*IMAGES, *SETS, "--clip", str(CLIP)), f"{CLIP}: the text encoder knows 634 tokens"),
         ((*RECONSTRUCTION, "emoji", "--size", "64"), "emoji scenes have one size"),
         ((*RECONSTRUCTION, "real"), "none: there is no such file or folder"),
     ],

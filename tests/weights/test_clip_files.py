@@ -72,6 +72,7 @@ def test_openai_archives(name: str, tmp_path: Path) -> None:
     file = open_tensors(GOLDEN / name / "archive.pt")
     scalars = ("input_resolution", "context_length", "vocab_size")
     weights = {f"module.{key}": file.read(key, torch.float32) for key in file if key not in scalars}
+    weights["module.transformer.resblocks.0.attn_mask"] = torch.ones(77, 77)  # a traced model's
     torch.save({"epoch": 3, "state_dict": weights}, tmp_path / "state.pt")
     check(open_clip_parts(tmp_path, hints=replace(WORDS, activation="quick_gelu")), values)
 
@@ -181,6 +182,7 @@ SIZES = {
 }  # fmt: skip
 TEXT = {**SIZES, "vocab_size": 634, "eos_token_id": 2, "hidden_act": "gelu"}
 VISION = {**SIZES, "image_size": 16, "patch_size": 8, "hidden_act": "quick_gelu"}
+_TOWERS = ("text", "vision")
 SHOWN = {"size": {"shortest_edge": 20}, "crop_size": {"height": 16, "width": 16}, "resample": 3}
 
 
@@ -213,6 +215,11 @@ def test_transformers_folders(folder: Path, tmp_path: Path) -> None:
     agree(parts, model)
     assert parts.prepare == ClipInput(20, 16)
     assert describe(folder).hints["model"] == "ViT-16/8@16"
+    # Pickled, with the buffers that older versions saved.
+    old = {f"{name}_model.embeddings.position_ids": torch.arange(5)[None] for name in _TOWERS}
+    torch.save({**model.state_dict(), **old}, tmp_path / "pytorch_model.bin")
+    shutil.copy(folder / "config.json", tmp_path)
+    agree(open_clip_parts(tmp_path, hints=WORDS), model)
     # transformers 5's processor has its file within its own.
     (tmp_path / PROCESSOR).write_text(json.dumps({"image_processor": {**SHOWN, "size": 17}}))
     shutil.copy(folder / PREPROCESSOR, tmp_path)
@@ -276,6 +283,10 @@ def test_a_resnet_is_saved_in_open_clips_layout(tmp_path: Path) -> None:
     for name, weight in parts.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], weight), name
     assert again.prepare == parts.prepare
+    # Elsewhere than on a CPU, the counters of its norms are whole numbers too.
+    there = open_clip_parts(tmp_path / "one", device="meta", dtype=torch.float16).model.state_dict()
+    assert there["image.bn1.num_batches_tracked"].dtype == torch.int64
+    assert there["image.bn1.running_var"].dtype == torch.float16
 
 
 # ---- what does not fit -------------------------------------------------------------------------

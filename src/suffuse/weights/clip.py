@@ -130,7 +130,7 @@ def open_clip_parts(
         raise SuffuseError(_not_ours(file))
     return ClipParts(
         model,
-        _tokenizer(folder, hints, model.text),
+        _tokenizer(path, folder, hints, model.text),
         prepare,
         Info(
             name or (path.resolve().name if path.is_dir() else path.stem),
@@ -219,7 +219,7 @@ def _only_file(folder: Path, place: Place) -> Path:
     return find_weights(folder, variant=precision(place))
 
 
-def _tokenizer(folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
+def _tokenizer(path: Path, folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
     """The one that was named, the folder's own, or OpenAI's, which most CLIPs were trained with."""
     window = tower.config.context
     if hints.tokenizer is not None:
@@ -229,7 +229,7 @@ def _tokenizer(folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
     tokenizer = openai_clip_tokenizer(pad=0, window=window)
     if tokenizer.size != tower.config.vocab:
         raise SuffuseError(
-            f"{folder}: the text encoder knows {tower.config.vocab} tokens, OpenAI's vocabulary "
+            f"{path}: the text encoder knows {tower.config.vocab} tokens, OpenAI's vocabulary "
             f"has {tokenizer.size}; name the folder of its tokenizer"
         )
     return tokenizer

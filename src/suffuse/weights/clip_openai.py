@@ -68,7 +68,9 @@ def open_openai(file: TensorFile, config: Mapping[str, Any], hints: Hints, place
         tower = ClipVision(image) if isinstance(image, ClipVisionConfig) else ClipResNet(image)
         return Clip(ClipText(text), tower)
 
-    return build(make, keys, file, place)
+    # A traced model keeps each layer's mask as if it were a weight.
+    kept = {name: e for name, e in file.entries.items() if not name.endswith("attn_mask")}
+    return build(make, keys, replace(file, entries=kept), place)
 
 
 def openai_json(model: Clip, prepare: ClipInput) -> dict[str, Any]:
