@@ -1,24 +1,28 @@
-"""CLIP's text transformer: token ids in, one vector a token and one a sentence out.
+"""CLIP: a text tower, a picture tower, and the space where both meet.
 
 Radford et al. 2021, "Learning transferable visual models from natural language supervision"
-(arXiv 2103.00020), section 2.4: a GPT-2-like transformer with causal attention and pre-norm blocks
-whose state at the end-of-text token stands for the sentence. Stable Diffusion cross-attends to the
-states of all tokens instead.
+(arXiv 2103.00020), section 2.4: the text tower is a GPT-2-like transformer with causal attention
+and pre-norm blocks whose state at the end-of-text token stands for the sentence. Stable Diffusion
+cross-attends to the states of all tokens instead. Pictures come in through a vision transformer
+(`clip_vision`) or a modified ResNet (`clip_resnet`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import normalize
 
 from suffuse.errors import SuffuseError
+from suffuse.networks.clip_resnet import ClipResNet
+from suffuse.networks.clip_vision import ClipVision
+from suffuse.networks.transformer import ACTIVATIONS, Activation, Block, initialise_blocks
 
-Activation = Literal["quick_gelu", "gelu"]
+# The largest factor of cosines in the loss (section 2.5), as its logarithm.
+LARGEST_SCALE = 4.605170185988092
 
 
 @dataclass(frozen=True)
@@ -48,10 +52,10 @@ class ClipTextConfig:
             raise SuffuseError(
                 f"text encoder: width {self.width} does not divide into {self.heads} heads"
             )
-        if self.activation not in _ACTIVATIONS:
+        if self.activation not in ACTIVATIONS:
             raise SuffuseError(
                 f"text encoder: unknown activation {self.activation!r};"
-                f" known are {', '.join(_ACTIVATIONS)}"
+                f" known are {', '.join(ACTIVATIONS)}"
             )
 
 
@@ -61,60 +65,6 @@ class TextOutput(NamedTuple):
     hidden: Tensor  # (B, L, width), the state after the asked layer, without the final norm
     last: Tensor  # (B, L, width), the same state after the final norm
     pooled: Tensor | None  # (B, projection or width), the sentence; None if it was not asked for
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI CLIP's cheaper GELU, `x * sigmoid(1.702 x)`."""
-    return x * torch.sigmoid(1.702 * x)
-
-
-_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"quick_gelu": quick_gelu, "gelu": F.gelu}
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention in which a token sees itself and those before it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.q = nn.Linear(width, width)
-        self.k = nn.Linear(width, width)
-        self.v = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (self._split(f(x)) for f in (self.q, self.k, self.v))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, L, width)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, width / heads)
-
-
-class Mlp(nn.Module):
-    def __init__(self, width: int, intermediate: int, activation: Activation) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(width, intermediate)
-        self.fc2 = nn.Linear(intermediate, width)
-        self.activation = _ACTIVATIONS[activation]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.activation(self.fc1(x)))
-
-
-class Block(nn.Module):
-    """Pre-norm attention, then a pre-norm MLP, each added to its input."""
-
-    def __init__(self, config: ClipTextConfig) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(config.width, eps=config.eps)
-        self.attn = Attention(config.width, config.heads)
-        self.norm2 = nn.LayerNorm(config.width, eps=config.eps)
-        self.mlp = Mlp(config.width, config.intermediate, config.activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
 
 
 class ClipText(nn.Module):
@@ -128,9 +78,20 @@ class ClipText(nn.Module):
     def __init__(self, config: ClipTextConfig) -> None:
         super().__init__()
         self.config = config
+
+        def block() -> Block:
+            return Block(
+                config.width,
+                config.heads,
+                config.intermediate,
+                activation=config.activation,
+                eps=config.eps,
+                causal=True,
+            )
+
         self.token = nn.Embedding(config.vocab, config.width)
         self.position = nn.Embedding(config.context, config.width)
-        self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
+        self.blocks = nn.ModuleList(block() for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width, eps=config.eps)
         self.projection = (
             nn.Linear(config.width, config.projection, bias=False) if config.projection else None
@@ -178,17 +139,34 @@ class ClipText(nn.Module):
     def _initialise(self) -> None:
         """Section 2.5's initialisation: GPT-2's, with the residual branches scaled by depth."""
         c = self.config
-        inner, residual = c.width**-0.5, (2 * c.layers * c.width) ** -0.5
         nn.init.normal_(self.token.weight, std=0.02)
         nn.init.normal_(self.position.weight, std=0.01)
-        for name, p in self.blocks.named_parameters():
-            if name.endswith("bias"):
-                nn.init.zeros_(p)
-            elif name.endswith(("attn.out.weight", "mlp.fc2.weight")):
-                nn.init.normal_(p, std=residual)
-            elif name.endswith("mlp.fc1.weight"):
-                nn.init.normal_(p, std=(2 * c.width) ** -0.5)
-            elif ".attn." in name:
-                nn.init.normal_(p, std=inner)
+        initialise_blocks(self.blocks, c.width)
         if self.projection is not None:
-            nn.init.normal_(self.projection.weight, std=inner)
+            nn.init.normal_(self.projection.weight, std=c.width**-0.5)
+
+
+class Clip(nn.Module):
+    """Both towers, and the learned factor of their cosines.
+
+    logit_scale: its logarithm; exp(logit_scale) is 1 / temperature, at most 100
+    """
+
+    def __init__(self, text: ClipText, image: ClipVision | ClipResNet) -> None:
+        super().__init__()
+        if text.config.projection != image.config.projection:
+            raise SuffuseError(
+                f"CLIP: texts become {text.config.projection} numbers, pictures"
+                f" {image.config.projection}: the towers are of different models"
+            )
+        self.text, self.image = text, image
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
+
+    def embed_texts(self, ids: Tensor) -> Tensor:
+        """ids (B, L) int64 -> (B, D) of length 1."""
+        pooled = self.text(ids).pooled
+        return normalize(pooled, dim=1)
+
+    def embed_images(self, pixels: Tensor) -> Tensor:
+        """pixels (B, 3, image, image), by the model's mean and deviation -> (B, D) of length 1."""
+        return normalize(self.image.pool(pixels), dim=1)

@@ -18,7 +18,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from suffuse.networks.attention import GatedFeedForward, SelfAttention
 from suffuse.networks.blocks import ResBlock
-from suffuse.networks.clip import Block
+from suffuse.networks.transformer import Block
 
 # What FSDP gathers at a time, the rest of the network being one more unit. Each is entered by its
 # forward pass alone: FSDP gathers nothing for other methods.

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from suffuse.networks.attention import FusedAttention, PixelAttention, TransformerBlock
 from suffuse.networks.blocks import ResBlock
-from suffuse.networks.clip import Block
+from suffuse.networks.transformer import Block
 
 BLOCKS = (ResBlock, TransformerBlock, PixelAttention, FusedAttention, Block)
 

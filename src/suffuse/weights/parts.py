@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.autoencoder import Autoencoder
-from suffuse.networks.clip import Activation, ClipText, ClipTextConfig
+from suffuse.networks.clip import ClipText, ClipTextConfig
 from suffuse.networks.families import SDConfig
+from suffuse.networks.transformer import Activation
 from suffuse.networks.unet import UNet
 from suffuse.text.tokenizer import Tokenizer
 from suffuse.weights.hashes import sha256
