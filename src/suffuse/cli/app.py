@@ -16,11 +16,13 @@ from suffuse.cli import (
     finetune,
     generate,
     inspect,
+    search,
     studio,
     train,
     train_pixel,
     upscale,
 )
+from suffuse.cli.report import ReportCommand
 
 
 class Group(TyperGroup):
@@ -62,6 +64,7 @@ def _suffuse(
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("upscale")(upscale.upscale)
+app.command("search", cls=ReportCommand)(search.search)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -74,7 +75,9 @@ class Run:
 
         judge = load_clip(clip, device=device)
         with self._bar.hidden():
-            judge.texts([job.prompt for job in jobs], note=warn)  # says what it cannot read
+            judge.texts([job.prompt for job in jobs], note=warn)
+        # Said above, once and as a line.
+        warnings.filterwarnings("ignore", "a text is longer than", UserWarning)
         return judge
 
     def _follow(self, steps: Iterable[Progress], job: Request, metadata: Metadata) -> None:
