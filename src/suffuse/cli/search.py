@@ -117,14 +117,14 @@ def _tell(
 
 
 def _draw(index: Index, hits: list[Hit], path: Path) -> None:
-    from suffuse.data.decode import BrokenPicture, decode
+    from suffuse.data.decode import BrokenPicture, open_file
     from suffuse.data.sheet import write_sheet
 
     cells = []
     for hit in hits:
         try:
-            picture = decode((index.folder / hit.name).read_bytes())
-        except (OSError, BrokenPicture):  # changed since it was indexed, a moment ago
+            picture = open_file(index.folder / hit.name)
+        except BrokenPicture:  # changed since it was indexed, a moment ago
             continue
         cells.append((picture, f"{hit.score:.3f} {hit.name}"))
     try:

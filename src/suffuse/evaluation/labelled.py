@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from suffuse.data.decode import BrokenPicture, decode
+from suffuse.data.decode import open_file
 from suffuse.data.emoji import World
 from suffuse.data.listing import is_picture, list_files
 from suffuse.data.stream import Broken
@@ -18,6 +18,7 @@ from suffuse.errors import SuffuseError
 from suffuse.systems.clip import Clip
 from suffuse.systems.looking import BATCH, look_at_all
 
+UNKNOWN = -1  # the class of a picture
 Prepare = Callable[[Image.Image, int], Image.Image]  # of a picture and its number
 
 
@@ -26,7 +27,7 @@ class Labelled:
     """Pictures with their classes.
 
     picture: number i of them, RGB; called by threads, may raise BrokenPicture
-    labels: (N,) int64, -1 where the class is not known
+    labels: (N,) int64, UNKNOWN where the class is not known
     names: of the classes, by language
     title: what picture i is called in messages
     """
@@ -140,10 +141,12 @@ def open_classes(
     if folders and names and len(names) != len(folders):
         raise SuffuseError(f"'{root}' has {len(folders)} folders of classes, not {len(names)}")
     known = {folder: i for i, folder in enumerate(folders)}
-    chosen, labels = _limited(files, [known.get(name.split("/")[0], -1) for name in files], limit)
+    chosen, labels = _limited(
+        files, [known.get(name.split("/")[0], UNKNOWN) for name in files], limit
+    )
     called = tuple(names) or tuple(" ".join(name.replace("_", " ").split()) for name in folders)
     return Labelled(
-        lambda i: _open(root / chosen[i]),
+        lambda i: open_file(root / chosen[i]),
         np.array(labels, np.int64),
         {language: called},
         lambda i: chosen[i],
@@ -159,10 +162,3 @@ def _limited(files: list[str], labels: list[int], limit: int | None) -> tuple[li
         if limit is None or counts[label] <= limit:
             rows.append(i)
     return [files[i] for i in rows], [labels[i] for i in rows]
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        return decode(path.read_bytes())
-    except OSError as error:
-        raise BrokenPicture(str(error.strerror or error).lower()) from None

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from suffuse.data.captions import plain
-from suffuse.data.emoji import Scene, World
+from suffuse.data.decode import open_file
+from suffuse.errors import SuffuseError
+from suffuse.evaluation.labelled import UNKNOWN, Labelled, world_of
+from suffuse.evaluation.pictures import open_folder
 from suffuse.systems.clip import Clip
 
 
@@ -30,19 +35,44 @@ class RetrievalScores:
     picture_at_1: float
 
 
-def held_out_scenes(world: World, n: int, seed: int = 0) -> list[Scene]:
-    """`n` scenes of combinations that training never shows."""
-    return [world.scene_at(i, seed, "test") for i in range(n)]
+Texts = dict[str, list[str]]  # of all pictures, by what kind of text it is
 
 
-def drawn(scenes: Sequence[Scene]) -> Callable[[int], Image.Image]:
-    """Picture i of these."""
-    return lambda i: Image.fromarray(scenes[i].draw())
+def captioned_scenes(
+    n: int, objects: int | None, seed: int, languages: Sequence[str]
+) -> tuple[Labelled, Texts]:
+    """`n` scenes of combinations that training never shows, and the plainest sentence about each.
+
+    Raises SuffuseError.
+    """
+    world = world_of(objects)
+    scenes = [world.scene_at(i, seed, "test") for i in range(n)]
+    given = Labelled(
+        lambda i: Image.fromarray(scenes[i].draw()),
+        np.full(n, UNKNOWN),
+        {},
+        lambda i: f"scene {i}",
+    )
+    texts = {language: [plain(scene, language) for scene in scenes] for language in languages}
+    return given, texts
 
 
-def captions(scenes: Sequence[Scene], language: str) -> list[str]:
-    """The plainest sentence about each."""
-    return [plain(scene, language) for scene in scenes]
+def captioned_folder(folder: Path, n: int) -> tuple[Labelled, Texts]:
+    """The first `n` pictures of a folder that have a caption beside them. Raises SuffuseError."""
+    there = open_folder(folder)
+    pairs = [(name, said) for name, said in zip(there.names, there.captions) if said][:n]
+    if not pairs:
+        raise SuffuseError(
+            f"none of the pictures in '{folder}' has a caption: these stand in metadata.jsonl, or "
+            "in text files beside the pictures"
+        )
+    given = Labelled(
+        lambda i: open_file(folder / pairs[i][0]),
+        np.full(len(pairs), UNKNOWN),
+        {},
+        lambda i: pairs[i][0],
+    )
+    return given, {"captions": [said for _, said in pairs]}
 
 
 def retrieve(

@@ -1,4 +1,7 @@
-"""Zero-shot classification: a class is the mean of sentences about it (2103.00020, section 3.1.4)."""
+"""Zero-shot classification: a class is the mean of sentences about it.
+
+Radford et al. 2021 (2103.00020), section 3.1.4.
+"""
 
 from __future__ import annotations
 

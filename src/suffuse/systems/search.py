@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from suffuse.data.decode import BrokenPicture, decode
+from suffuse.data.decode import open_file
 from suffuse.data.listing import is_picture, list_files
 from suffuse.data.stream import Broken
 from suffuse.errors import SuffuseError
@@ -25,8 +25,6 @@ from suffuse.systems.looking import BATCH, look
 from suffuse.systems.metadata import write_bytes
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
     from suffuse.systems.clip import Clip
 
 PLACE = Path(".suffuse") / "search.safetensors"  # in the folder of pictures
@@ -155,12 +153,6 @@ class Index:
             found[name] = (about.st_size, about.st_mtime_ns)
         return found
 
-    def _picture(self, name: str) -> Image:
-        try:
-            return decode((self.folder / name).read_bytes())
-        except OSError as error:
-            raise BrokenPicture(str(error.strerror or error).lower()) from None
-
     def _embed(
         self,
         names: list[str],
@@ -172,7 +164,9 @@ class Index:
         waiting: list[np.ndarray] = []
         done = 0
         try:
-            for looked in look(self.clip, len(names), lambda i: self._picture(names[i]), batch):
+            for looked in look(
+                self.clip, len(names), lambda i: open_file(self.folder / names[i]), batch
+            ):
                 for i, why in looked.broken.items():
                     broken.add(names[i], why)
                 waiting.append(looked.vectors.numpy())
