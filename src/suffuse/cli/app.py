@@ -19,6 +19,7 @@ from suffuse.cli import (
     search,
     studio,
     train,
+    train_clip,
     train_pixel,
     upscale,
 )
@@ -73,6 +74,7 @@ train.app.command("score-sde")(train_pixel.score_sde)
 train.app.command("adm")(train_pixel.adm)
 train.app.command("classifier")(train_pixel.classifier)
 train.app.command("sr3")(train_pixel.sr3)
+train.app.command("clip")(train_clip.clip)
 train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")
