@@ -145,7 +145,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(folder):
     def never(done, total):
         raise AssertionError("looked at pictures in vain")
 
-    with pytest.raises(SuffuseError, match="cannot keep the index .* name a file elsewhere"):
+    with pytest.raises(SuffuseError, match=r"cannot keep the index .* name a file elsewhere"):
         Index.open(folder, CLIP).update(progress=never)
 
 

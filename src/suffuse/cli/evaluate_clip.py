@@ -115,12 +115,12 @@ def _tell_names(
         {"path": given.title(int(i)), "name": called[label], "probability": round(chance, 4)}
         for i, label, chance in zip(seen.which, labels.tolist(), chances.tolist())
     ]
-    dump({**asked.head(clip), "pictures": rows}, as_json)
     if as_json != STDOUT:
         from suffuse.cli.table import grid
 
         told = [(row["path"], row["name"], share(float(row["probability"]))) for row in rows]
         grid(("picture", "name", "probability"), told)
+    dump({**asked.head(clip), "pictures": rows}, as_json)
 
 
 def retrieval(

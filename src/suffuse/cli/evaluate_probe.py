@@ -176,9 +176,12 @@ def robustness(
 
                 measure(given.changed(change), kind, level)
     head = {**asked.head(model), "pictures": len(given) - len(given.broken.found)}
-    dump({**head, "severities": levels, "scores": rows}, as_json)
     if as_json != STDOUT:
+        from suffuse.cli.table import show
+
+        show(head)
         _show(rows, levels, asked.languages)
+    dump({**head, "severities": levels, "scores": rows}, as_json)
 
 
 def _show(rows: list[dict[str, Any]], levels: list[int], languages: tuple[str, ...]) -> None:

@@ -109,11 +109,11 @@ def _tell(
     counts = {"pictures": len(index), "new": update.new, "changed": update.changed}
     counts |= {"deleted": update.deleted}
     head = {**asked, "folder": str(index.folder), "model": index.clip.info.name, **counts}
-    dump({**head, "broken": update.broken.found, "found": found}, as_json)
     if as_json != STDOUT:
         from suffuse.cli.table import grid
 
         grid(("score", "picture"), [(f"{hit['score']:.3f}", hit["path"]) for hit in found])
+    dump({**head, "broken": update.broken.found, "found": found}, as_json)
 
 
 def _draw(index: Index, hits: list[Hit], path: Path) -> None:

@@ -77,8 +77,11 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def corrupt(image: Image.Image, kind: str, severity: int, seed: int, i: int) -> Image.Image:
-    """Picture `i` (RGB), corrupted; the same for the same numbers, whatever was done before."""
-    rng = np.random.default_rng((seed, severity, i))
+    """Picture `i` (RGB), corrupted; the same for the same numbers, whatever was done before.
+
+    What is drawn at random is one for all severities, so that they differ in strength alone.
+    """
+    rng = np.random.default_rng((seed, i))
     return CORRUPTIONS[kind](image, severity, rng)
 
 
