@@ -65,7 +65,6 @@ class Request:
     eta: float | None = None  # share of fresh noise at each step, for samplers that take it
     seed: int | None = None  # image i uses seed + i; None or -1 = random
     n: int = 1
-    best_of: int | None = None  # draw so many, and keep the n that CLIP finds nearest to the prompt
     width: int | None = None  # pixels
     height: int | None = None  # pixels
     image: Picture | None = None  # start from this picture instead of from noise
@@ -81,6 +80,7 @@ class Request:
     classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
     classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
     boxes: tuple[Box, ...] | None = None  # what is to stand where, for grounded models
+    best_of: int | None = None  # draw so many, and keep the n that CLIP finds nearest to the prompt
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
