@@ -16,12 +16,14 @@ from suffuse.cli import (
     finetune,
     generate,
     inspect,
+    search,
     studio,
     train,
     train_clip,
     train_pixel,
     upscale,
 )
+from suffuse.cli.report import ReportCommand
 
 
 class Group(TyperGroup):
@@ -63,6 +65,7 @@ def _suffuse(
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
 app.command("upscale")(upscale.upscale)
+app.command("search", cls=ReportCommand)(search.search)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")
