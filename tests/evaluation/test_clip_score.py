@@ -12,8 +12,9 @@ from tiny import TOKENIZER, randomise
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from suffuse.errors import SuffuseError
-from suffuse.evaluation.clip import PREPROCESSOR, ClipInput, open_clip
+from suffuse.evaluation.clip import open_clip
 from suffuse.evaluation.pictures import open_folder
+from suffuse.weights.clip_input import PREPROCESSOR, ClipInput
 
 TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
 SIZES = {**TEXT, "num_attention_heads": 2, "projection_dim": 8}

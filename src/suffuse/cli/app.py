@@ -18,6 +18,7 @@ from suffuse.cli import (
     inspect,
     studio,
     train,
+    train_clip,
     train_pixel,
     upscale,
 )
@@ -70,6 +71,7 @@ train.app.command("score-sde")(train_pixel.score_sde)
 train.app.command("adm")(train_pixel.adm)
 train.app.command("classifier")(train_pixel.classifier)
 train.app.command("sr3")(train_pixel.sr3)
+train.app.command("clip")(train_clip.clip)
 train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

@@ -25,11 +25,11 @@ from suffuse.cli.report import (
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
-    from suffuse.evaluation.clip import Clip
     from suffuse.evaluation.features import Look, Network
-    from suffuse.evaluation.pictures import Pictures
+    from suffuse.evaluation.pictures import FolderPictures, Pictures
     from suffuse.evaluation.sets import SetScores
     from suffuse.evaluation.statistics import Statistics
+    from suffuse.systems.clip import Clip
 
 
 def images(
@@ -44,7 +44,7 @@ def images(
         Path | None, typer.Option(help="Keep the reference's statistics, an .npz.")
     ] = None,
     clip: Annotated[
-        str | None, typer.Option(help="A CLIP in transformers' layout: score captions too.")
+        str | None, typer.Option(help="File, folder or Hub name of a CLIP; else our own.")
     ] = None,
     batch: Batch = 32,
     device: Device = "auto",
@@ -54,7 +54,7 @@ def images(
 ) -> None:
     """Compare generated pictures with real ones.
 
-    FID, sFID, Inception Score, precision, recall and, with --clip, CLIP score.
+    FID, sFID, Inception Score, precision, recall and, where pictures have captions, CLIP score.
     """
     at_least_one(n=n, batch=batch)
     if save_statistics is not None and save_statistics.suffix != ".npz":
@@ -73,11 +73,16 @@ def images(
     require_metrics()
     place = choose_device(device)
     network = open_network(features, port, place)
-    judge = _open_clip(clip, sets.generated, place)
+    judge = _open_clip(clip, sets.generated, str(place))
     with Bar() as bar:
         ours, theirs = _look(sets, network, batch, bar)
         scores = compare(network, ours, theirs, sets.statistics)
-        said = None if judge is None else _clip_score(judge, sets.generated, bar)
+        said = None if judge is None else _clip_score(*judge, bar)
+    if said is None and clip is not None:
+        raise SuffuseError(
+            f"none of the pictures in '{generated}' has a caption: a CLIP score needs "
+            "metadata.jsonl, text files beside them, or pictures made by Suffuse"
+        )
     if save_statistics is not None and theirs is not None:
         theirs.statistics.save(save_statistics)
         note(f"wrote {save_statistics}")
@@ -127,31 +132,41 @@ def _look(sets: _Sets, network: Network, batch: int, bar: Bar) -> tuple[Look, Lo
     return ours, look(network, sets.reference, batch=batch, progress=lambda i: show(before + i))
 
 
-def _open_clip(source: str | None, pictures: Pictures, device: Any) -> Clip | None:
-    from suffuse.evaluation.clip import open_clip
-    from suffuse.evaluation.pictures import FolderPictures
+def _open_clip(
+    source: str | None, pictures: Pictures, device: str
+) -> tuple[Clip, FolderPictures] | None:
+    """The judge and what it judges; None without a CLIP, or for pictures that have no captions.
 
-    if source is None:
+    Raises SuffuseError for those if a CLIP was named.
+    """
+    from suffuse.evaluation.pictures import FolderPictures
+    from suffuse.systems.clip import load_clip
+    from suffuse.weights.clip import has_bundled_clip
+
+    if source is None and not (has_bundled_clip() and isinstance(pictures, FolderPictures)):
         return None
     if not isinstance(pictures, FolderPictures):
         raise SuffuseError("a CLIP score needs captions, which the pictures of an .npz do not have")
-    return open_clip(source, device)
+    return load_clip(source, device), pictures
 
 
-def _clip_score(judge: Clip, pictures: Any, bar: Bar) -> dict[str, Any]:
+def _clip_score(judge: Clip, pictures: FolderPictures, bar: Bar) -> dict[str, Any] | None:
+    """The score and how many pictures it is of; None if none has a caption."""
+    from suffuse.evaluation.clip import clip_scores
+
     def pairs() -> Iterator[Any]:
         for i, (image, caption) in enumerate(pictures.pairs()):
             if caption:
                 yield image, caption
             bar.step("comparing with captions", i + 1, len(pictures))
 
-    scores = judge.scores(pairs())
+    cut: list[str] = []
+    scores = clip_scores(judge, pairs(), cut.append)
+    if cut:
+        note(cut[0] if len(cut) == 1 else f"{cut[0]}; so were {len(cut) - 1} more")
     if not len(scores):
-        raise SuffuseError(
-            f"none of the pictures in '{pictures.root}' has a caption: a CLIP score needs "
-            "metadata.jsonl, text files beside them, or pictures made by Suffuse"
-        )
-    return {"model": judge.source, "score": float(scores.mean()), "pictures": len(scores)}
+        return None
+    return {"model": judge.info.name, "score": float(scores.mean()), "pictures": len(scores)}
 
 
 def _tell(

@@ -66,6 +66,7 @@ def _train(
     if shown:
         from suffuse.cli.table import grid
         from suffuse.training.adm_presets import ADMS, CLASSIFIERS
+        from suffuse.training.clip_presets import CLIPS
         from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.pixel_presets import DDPMS
         from suffuse.training.presets import AUTOENCODERS, LATENTS
@@ -81,6 +82,7 @@ def _train(
             "adm": ADMS,
             "classifier": CLASSIFIERS,
             "sr3": SR3S,
+            "clip": CLIPS,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

@@ -62,10 +62,10 @@ def ddpm(
     from suffuse.training.pixel import ddpm_stage
     from suffuse.training.pixel_presets import DDPMS
 
-    chosen = _chosen(DDPMS, preset, config, planning=(steps, batch, workers, data))
+    chosen = chosen_preset(DDPMS, preset, config, planning=(steps, batch, workers, data))
     given: Given = {"data": data, "streaming": stream, "labels": labels, "init": init}
     make = partial(ddpm_stage, chosen, seed, **given)
-    _run(make, chosen, ("ddpm", preset), given, output, seed, resume)
+    run_made(make, chosen, ("ddpm", preset), given, output, seed, resume)
 
 
 def adm(
@@ -92,10 +92,10 @@ def adm(
     from suffuse.training.adm_presets import ADMS
     from suffuse.training.pixel import ddpm_stage
 
-    chosen = _chosen(ADMS, preset, config, planning=(steps, batch, workers, data))
+    chosen = chosen_preset(ADMS, preset, config, planning=(steps, batch, workers, data))
     given: Given = {"data": data, "streaming": stream, "labels": labels, "init": init}
     make = partial(ddpm_stage, chosen, seed, **given)
-    _run(make, chosen, ("adm", preset), given, output, seed, resume)
+    run_made(make, chosen, ("adm", preset), given, output, seed, resume)
 
 
 def classifier(
@@ -123,10 +123,10 @@ def classifier(
     from suffuse.training.adm_presets import CLASSIFIERS
     from suffuse.training.classifier import classifier_stage
 
-    chosen = _chosen(CLASSIFIERS, preset, config, planning=(steps, batch, workers, data))
+    chosen = chosen_preset(CLASSIFIERS, preset, config, planning=(steps, batch, workers, data))
     given: Given = {"data": data, "init": init}
     make = partial(classifier_stage, chosen, seed, **given)
-    _run(make, chosen, ("classifier", preset), given, output, seed, resume)
+    run_made(make, chosen, ("classifier", preset), given, output, seed, resume)
 
 
 def score_sde(
@@ -152,10 +152,10 @@ def score_sde(
     from suffuse.training.score_sde import score_sde_stage
     from suffuse.training.score_sde_presets import SCORE_SDES
 
-    chosen = _chosen(SCORE_SDES, preset, config, planning=(steps, batch, workers, data))
+    chosen = chosen_preset(SCORE_SDES, preset, config, planning=(steps, batch, workers, data))
     given: Given = {"data": data, "streaming": stream, "init": init}
     make = partial(score_sde_stage, chosen, seed, **given)
-    _run(make, chosen, ("score-sde", preset), given, output, seed, resume)
+    run_made(make, chosen, ("score-sde", preset), given, output, seed, resume)
 
 
 def sr3(
@@ -182,13 +182,13 @@ def sr3(
     from suffuse.training.sr3 import sr3_stage
     from suffuse.training.sr3_presets import SR3S
 
-    chosen = _chosen(SR3S, preset, config, planning=(steps, batch, workers, data))
+    chosen = chosen_preset(SR3S, preset, config, planning=(steps, batch, workers, data))
     given: Given = {"data": data, "streaming": stream, "init": init}
     make = partial(sr3_stage, chosen, seed, **given)
-    _run(make, chosen, ("sr3", preset), given, output, seed, resume)
+    run_made(make, chosen, ("sr3", preset), given, output, seed, resume)
 
 
-def _chosen(table: Any, name: str, config: Path | None, planning: tuple[Any, ...]) -> Any:
+def chosen_preset(table: Any, name: str, config: Path | None, planning: tuple[Any, ...]) -> Any:
     """The preset of that name with what a file and the options change of it.
 
     planning: steps, batch, workers and data, as `planned` takes them
@@ -199,7 +199,7 @@ def _chosen(table: Any, name: str, config: Path | None, planning: tuple[Any, ...
     return replace(chosen, plan=planned(chosen.plan, *planning))
 
 
-def _run(
+def run_made(
     make: Callable[[], Any],
     chosen: Any,
     named: tuple[str, str],

@@ -41,7 +41,7 @@ def decode(data: bytes) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
-            return to_rgb(ImageOps.exif_transpose(image))
+            return upright(image)
     except MemoryError:
         raise
     except Exception as error:  # decoders raise what they like: SyntaxError, struct.error …
@@ -63,6 +63,11 @@ def size_of(data: bytes | Path) -> tuple[int, int]:
         raise
     except Exception as error:
         raise BrokenPicture(_reason(error)) from None
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as RGB, turned as its EXIF says, on white where it is transparent."""
+    return to_rgb(ImageOps.exif_transpose(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -11,7 +11,7 @@ background colour) and of (object, object, relation). The test split draws from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 from itertools import combinations
@@ -125,6 +125,39 @@ class World:
             pictures[i] = scene.draw()
             scenes.append(scene)
         return pictures, captions, scenes
+
+    def rival(self, scene: Scene, rng: np.random.Generator, split: str = "train") -> Scene:
+        """A scene of the same things that another sentence describes.
+
+        Another size, number, relation or order, or, for one in three, another background. Whoever
+        learns to tell pictures by their captions learns little from strangers: the hard ones are
+        those that differ in a word (2210.01936). Raises SuffuseError as `scene` does.
+        """
+        for _ in range(_PATIENCE):
+            if rng.random() < 1 / 3:
+                other = replace(scene, background=self._background(rng, split))
+            else:
+                other = self._rearranged(scene, rng)
+            if other != scene and self.allowed(other, split):
+                return other
+        raise SuffuseError(f"{scene.things[0].en} has no rival in a world so small")
+
+    def _rearranged(self, scene: Scene, rng: np.random.Generator) -> Scene:
+        things, relation, size = list(scene.things), scene.relation, scene.size
+        if scene.kind == "single":
+            size = layout.SIZES[int(rng.integers(len(layout.SIZES)))]
+            squares = layout.single(rng, size, self.wander)
+        elif scene.kind == "many":
+            things = things[:1] * int(rng.integers(2, 5))
+            squares = layout.many(rng, len(things), self.wander)
+        elif scene.kind == "pair":
+            relation = layout.RELATIONS[int(rng.integers(4))]
+            squares = layout.pair(rng, relation, self.wander)
+        else:
+            things = [things[i] for i in rng.permutation(len(things))]
+            squares = layout.row(rng, self.wander)
+        placed = tuple(Placed(thing, *square) for thing, square in zip(things, squares))
+        return Scene(scene.kind, placed, scene.background, relation, size)
 
     def allowed(self, scene: Scene, split: str) -> bool:
         """Whether the scene is readable and belongs to the split."""

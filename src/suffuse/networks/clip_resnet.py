@@ -136,6 +136,13 @@ class ClipResNet(nn.Module):
 
         Raises SuffuseError for another size.
         """
+        return self.cells(pixels)[1]
+
+    def cells(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What it says of each place (B, features, h, w), and of the picture (B, projection).
+
+        Raises SuffuseError for another size.
+        """
         side = self.config.image
         if pixels.shape[-2:] != (side, side):
             height, width = pixels.shape[-2:]
@@ -150,7 +157,7 @@ class ClipResNet(nn.Module):
             assert isinstance(level, nn.ModuleList)
             for block in level:
                 x = block(x)
-        return self.attention(x)
+        return x, self.attention(x)
 
     def pool(self, pixels: Tensor) -> Tensor:
         """The same, under the name that both kinds of tower have."""

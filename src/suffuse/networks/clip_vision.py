@@ -104,6 +104,12 @@ class ClipVision(nn.Module):
         """pixels (B, 3, image, image) -> (B, projection or width)."""
         return self(pixels).pooled
 
+    def cells(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What it says of each patch (B, width, h, w), and of the picture (B, projection)."""
+        last, pooled = self(pixels)
+        side = self.config.image // self.config.patch
+        return last[:, 1:].transpose(1, 2).unflatten(2, (side, side)), pooled
+
     @torch.no_grad()
     def _initialise(self) -> None:
         c = self.config

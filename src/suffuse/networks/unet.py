@@ -99,7 +99,9 @@ class UNet(nn.Module):
     same and are computed once; in Stable Diffusion that includes one of five attentions over all
     the pixels.
 
-    `activation` acts on the embedding of label and vector before the blocks read it.
+    `vector` makes of what comes through that door what is added to the label's embedding; without
+    it, that comes as wide as the embedding. `activation` acts on their sum before the blocks read
+    it.
     """
 
     def __init__(
@@ -124,9 +126,9 @@ class UNet(nn.Module):
     def prepare(self, cond: Doors) -> Context:
         """Keys, values and projected vectors of `cond`: what no step has to compute again."""
         kvs = [] if cond.tokens is None else [m.prepare(cond.tokens) for m in self.cross]
-        vector = None
-        if cond.vector is not None and self.vector is not None:
-            vector = self.vector(cond.vector)
+        vector = cond.vector
+        if vector is not None and self.vector is not None:
+            vector = self.vector(vector)
         doors = (cond.tokens, cond.vector, cond.concat)
         rows = next((len(door) for door in doors if door is not None), None)
         return Context(rows, kvs, key_mask(cond.mask), vector, cond.concat)

@@ -184,7 +184,7 @@ class LatentDiffusion:
             self._grid(one),
             partial(self._sampler, requests),
             partial(self._known, requests),
-            self._picture,
+            lambda row, latent: self.picture(latent),
         )
 
     def windows(self, request: Request) -> int:
@@ -229,8 +229,8 @@ class LatentDiffusion:
         return found.moved(latent)
 
     @torch.inference_mode()
-    def _picture(self, row: int, latent: Tensor) -> Image:
-        """Latent (1, C, h, w), as the network sees it -> picture, whichever row it is."""
+    def picture(self, latent: Tensor) -> Image:
+        """Latent (1, C, h, w), as the network sees it -> picture."""
         raw = latent / self.parts.latent_scale + self.parts.latent_shift
         return generate.to_picture(self.parts.autoencoder.decode(raw.to(self.dtype))[0])
 

@@ -28,6 +28,7 @@ from suffuse.text.bpe import save_tokenizer, train_bpe
 from suffuse.text.tokenizer import Tokenizer, load_tokenizer
 from suffuse.training.autoencoder import to_tensor
 from suffuse.training.checkpoint import checkpoints
+from suffuse.training.clip_presets import ClipPreset
 from suffuse.training.encoded import Batch, FreshLatents, LatentSet, sample_latents
 from suffuse.training.presets import LatentPreset
 
@@ -41,7 +42,11 @@ SCALE = "scale.json"
 
 
 def learned_tokenizer(
-    preset: LatentPreset, pictures: Pictures | None, output: Path, seed: int, note: Note
+    preset: LatentPreset | ClipPreset,
+    pictures: Pictures | None,
+    output: Path,
+    seed: int,
+    note: Note,
 ) -> Tokenizer:
     """Learned from captions of `pictures`, or of the emoji world; kept in `output`/tokenizer."""
     folder = output / "tokenizer"

@@ -10,7 +10,9 @@ from typing import Any
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.clip import ClipTextConfig
+from suffuse.networks.clip_vision import ClipVisionConfig
 from suffuse.networks.families import SDConfig
+from suffuse.networks.transformer import ACTIVATIONS
 from suffuse.weights.fields import (
     Json,
     as_list,
@@ -139,9 +141,13 @@ def unet_json(c: SDConfig, latent_size: tuple[int, int]) -> dict[str, Any]:
 
 def text_config(raw: Json, where: str) -> ClipTextConfig:
     """`text_encoder/config.json`; absent fields have transformers' defaults (CLIPTextConfig)."""
-    if raw.get("model_type") != "clip_text_model":
-        refuse(raw, "model_type", where)
+    check_class(raw, "model_type", ("clip_text_model",), where)
     projected = "CLIPTextModelWithProjection" in as_list(raw.get("architectures"))
+    return text_tower(raw, number(raw, "projection_dim", 512, where) if projected else None, where)
+
+
+def text_tower(raw: Json, projection: int | None, where: str) -> ClipTextConfig:
+    """The fields of a text tower, whether alone or a part of a CLIP."""
     return ClipTextConfig(
         vocab=number(raw, "vocab_size", 49408, where),
         width=number(raw, "hidden_size", 512, where),
@@ -152,7 +158,7 @@ def text_config(raw: Json, where: str) -> ClipTextConfig:
         activation=raw.get("hidden_act", "quick_gelu"),
         eps=float(raw.get("layer_norm_eps", 1e-5)),
         eos=number(raw, "eos_token_id", 49407, where),
-        projection=number(raw, "projection_dim", 512, where) if projected else None,
+        projection=projection,
     )
 
 
@@ -174,4 +180,40 @@ def text_json(c: ClipTextConfig, bos: int, pad: int) -> dict[str, Any]:
         "bos_token_id": bos,
         "eos_token_id": c.eos,
         "pad_token_id": pad,
+    }
+
+
+def vision_tower(raw: Json, projection: int | None, where: str) -> ClipVisionConfig:
+    """The fields of a picture tower, whether alone or a part of a CLIP."""
+    if raw.get("num_channels", 3) != 3:
+        refuse(raw, "num_channels", where)
+    if raw.get("hidden_act", "quick_gelu") not in ACTIVATIONS:
+        refuse(raw, "hidden_act", where)
+    return ClipVisionConfig(
+        image=number(raw, "image_size", 224, where),
+        patch=number(raw, "patch_size", 32, where),
+        width=number(raw, "hidden_size", 768, where),
+        layers=number(raw, "num_hidden_layers", 12, where),
+        heads=number(raw, "num_attention_heads", 12, where),
+        intermediate=number(raw, "intermediate_size", 3072, where),
+        activation=raw.get("hidden_act", "quick_gelu"),
+        eps=float(raw.get("layer_norm_eps", 1e-5)),
+        projection=projection,
+    )
+
+
+def vision_json(c: ClipVisionConfig) -> dict[str, Any]:
+    """The `config.json` of a picture tower."""
+    return {
+        "model_type": "clip_vision_model",
+        "image_size": c.image,
+        "patch_size": c.patch,
+        "num_channels": 3,
+        "hidden_size": c.width,
+        "intermediate_size": c.intermediate,
+        "num_hidden_layers": c.layers,
+        "num_attention_heads": c.heads,
+        "hidden_act": c.activation,
+        "layer_norm_eps": c.eps,
+        "projection_dim": c.projection or c.width,
     }

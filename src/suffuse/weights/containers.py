@@ -17,8 +17,12 @@ from suffuse.weights.safetensors_reader import is_safetensors, read_safetensors
 from suffuse.weights.tensorfile import Entry, Source, TensorFile, show
 from suffuse.weights.torch_reader import is_pickle, is_zip, read_stream, read_zip
 
-# The names libraries save under: diffusers' models, transformers' models, older transformers.
-STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
+# The names libraries save under: diffusers' models, transformers' models, older transformers,
+# open_clip.
+STEMS = (
+    "diffusion_pytorch_model", "model", "pytorch_model",
+    "open_clip_model", "open_clip_pytorch_model",
+)  # fmt: skip
 
 # Variants that differ in precision only, so that one can stand in for another; `non_ema` cannot.
 _PRECISIONS = ("fp16", "bf16", "fp32")

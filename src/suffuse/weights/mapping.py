@@ -210,8 +210,9 @@ def fill(
 def _read(file: TensorFile, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
     if device.type == "cpu" and file.dtype(name) != dtype:
         return file.read(name, dtype)
-    # To another device in the file's precision, converted there.
-    return file[name].to(device).to(dtype).contiguous()
+    # To another device in the file's precision, converted there; counters stay whole numbers.
+    there = file[name].to(device)
+    return (there.to(dtype) if there.is_floating_point() else there).contiguous()
 
 
 def export(module: nn.Module, keys: KeyMap, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -32,9 +32,10 @@ PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
 class Hints:
     """What a file does not say, or says wrongly; None leaves it to the file or to convention."""
 
-    heads: int | tuple[int, ...] | None = None  # of the U-Net; by level where they differ
+    heads: int | tuple[int, ...] | None = None  # of the U-Net, by level where they differ; in a
+    # CLIP, of the tower for pictures
     text_heads: int | None = None
-    activation: Activation | None = None  # of the text encoder
+    activation: Activation | None = None  # of the text encoder, or of both towers of a CLIP
     prediction: str | None = None  # what the U-Net predicts: eps, v or x0
     scale: float | None = None  # of the latents
     tokenizer: Path | str | None = None  # a folder

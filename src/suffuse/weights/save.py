@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
@@ -56,13 +56,13 @@ def save_parts(
         _component(fresh / "unet", unet, parts.unet, DIFFUSERS_UNET, dtype)
         _component(fresh / "text_encoder", text, parts.text, HF_CLIP_TEXT, dtype, "model")
         _vae(fresh, parts.autoencoder, dtype, parts)
-        _tokenizer(fresh / "tokenizer", parts.tokenizer)
+        write_tokenizer(fresh / "tokenizer", parts.tokenizer)
         scheduler = parts.sampling.config
-        _json(fresh / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(fresh / "scheduler" / "scheduler_config.json", scheduler)
         vae = class_name(parts.autoencoder.config)
-        _json(fresh / INDEX, _index(text["architectures"][0], scheduler["_class_name"], vae))
+        write_json(fresh / INDEX, _index(text["architectures"][0], scheduler["_class_name"], vae))
 
-    _replace(Path(folder), write)
+    replace_folder(Path(folder), write)
 
 
 def save_autoencoder(
@@ -77,7 +77,7 @@ def save_autoencoder(
     does.
     """
     own = {} if perceptual is None else {"perceptual": perceptual}
-    _replace(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype, own=own))
+    replace_folder(Path(folder), lambda fresh: _vae(fresh, autoencoder, dtype, own=own))
 
 
 def save_pixel(
@@ -104,20 +104,25 @@ def save_pixel(
 
     def write(fresh: Path) -> None:
         _component(fresh / "unet", config, model.unet, keys, dtype)
-        _json(fresh / OWN, {name: value for name, value in said.items() if value is not None})
+        write_json(fresh / OWN, {name: value for name, value in said.items() if value is not None})
         parts = {"unet": [index[1], index[2]]}
         if model.scheduler:
-            _json(fresh / SCHEDULER, model.scheduler)
+            write_json(fresh / SCHEDULER, model.scheduler)
             parts["scheduler"] = [index[1], model.scheduler["_class_name"]]
-        _json(fresh / INDEX, {"_class_name": index[0], **parts})
+        write_json(fresh / INDEX, {"_class_name": index[0], **parts})
 
-    _replace(Path(folder), write)
+    replace_folder(Path(folder), write)
 
 
-def _replace(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a new folder, then put it in the place of `folder`."""
+def replace_folder(
+    folder: Path, write: Callable[[Path], None], ours: Collection[str] = _OURS
+) -> None:
+    """Let `write` fill a new folder, then put it in the place of `folder`.
+
+    ours: all that it may hold, so that nothing else is ever replaced. Raises SuffuseError.
+    """
     folder = folder.expanduser().resolve()
-    _check_replaceable(folder)
+    _check_replaceable(folder, ours)
     fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{n}") for n in ("new", "old"))
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -139,12 +144,12 @@ def _replace(folder: Path, write: Callable[[Path], None]) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _check_replaceable(folder: Path) -> None:
+def _check_replaceable(folder: Path, ours: Collection[str]) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
         raise SuffuseError(f"{folder}: is a file; name a folder")
-    other = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
+    other = sorted(p.name for p in folder.iterdir() if p.name not in ours)
     if other:
         raise SuffuseError(f"{folder}: holds {some(other)} besides a model; name another folder")
 
@@ -165,7 +170,7 @@ def _vae(
     said["patch"] = c.patch if c.patch > 1 else None
     said["shortcut"] = c.shortcut or None
     said["decoder"] = list(c.decoder) or None
-    _json(folder / OWN, {name: value for name, value in said.items() if value is not None})
+    write_json(folder / OWN, {name: value for name, value in said.items() if value is not None})
 
 
 def _index(text: str, scheduler: str, vae: str) -> dict[str, Any]:
@@ -191,14 +196,14 @@ def _component(
     dtype: torch.dtype,
     stem: str = "diffusion_pytorch_model",
 ) -> None:
-    _json(folder / "config.json", config)
+    write_json(folder / "config.json", config)
     weights = export(network, keys, dtype)
     save_file(weights, folder / f"{stem}.safetensors", metadata={"format": "pt"})
 
 
-def _tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+def write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     """`tokenizer.json`, which transformers and `load_tokenizer` read alike."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     backend = tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
     token = {role: backend.id_to_token(getattr(tokenizer, role)) for role in ("bos", "eos", "pad")}
     backend.post_processor = processors.TemplateProcessing(
@@ -211,10 +216,10 @@ def _tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     if unknown is not None:
         config["unk_token"] = unknown
     config |= {"model_max_length": tokenizer.window, "tokenizer_class": "PreTrainedTokenizerFast"}
-    _json(folder / "tokenizer_config.json", config)
+    write_json(folder / "tokenizer_config.json", config)
 
 
-def _json(file: Path, content: Mapping[str, Any]) -> None:
+def write_json(file: Path, content: Mapping[str, Any]) -> None:
     file.parent.mkdir(exist_ok=True)
     text = json.dumps(dict(content), indent=2, ensure_ascii=False) + "\n"
     file.write_text(text, encoding="utf-8")

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 from suffuse.weights.mapping import KeyMap, Row, nest
 
-_TOWER = (
-    Row("token.weight", "embeddings.token_embedding.weight"),
-    Row("position.weight", "embeddings.position_embedding.weight"),
+# The blocks, which a vision tower has as well.
+LAYERS = (
     Row("blocks.{i}.norm{n}.*", "encoder.layers.{i}.layer_norm{n}.*"),
     Row("blocks.{i}.attn.q.*", "encoder.layers.{i}.self_attn.q_proj.*"),
     Row("blocks.{i}.attn.k.*", "encoder.layers.{i}.self_attn.k_proj.*"),
     Row("blocks.{i}.attn.v.*", "encoder.layers.{i}.self_attn.v_proj.*"),
     Row("blocks.{i}.attn.out.*", "encoder.layers.{i}.self_attn.out_proj.*"),
     Row("blocks.{i}.mlp.fc{n}.*", "encoder.layers.{i}.mlp.fc{n}.*"),
+)
+
+_TOWER = (
+    Row("token.weight", "embeddings.token_embedding.weight"),
+    Row("position.weight", "embeddings.position_embedding.weight"),
+    *LAYERS,
     Row("norm.*", "final_layer_norm.*"),
 )
 

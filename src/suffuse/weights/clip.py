@@ -1,0 +1,286 @@
+"""CLIP models: opened from a folder, a file, the Hub or the package, and saved.
+
+Two layouts are read. transformers' has a `config.json` beside the weights and says everything;
+OpenAI's, which open_clip kept, is weights alone (`clip_openai`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from suffuse.errors import SuffuseError
+from suffuse.networks.clip import Clip, ClipText
+from suffuse.networks.clip_vision import ClipVision, ClipVisionConfig
+from suffuse.text.openai import openai_clip_tokenizer
+from suffuse.text.tokenizer import Tokenizer, load_tokenizer
+from suffuse.weights.clip_input import PREPROCESSOR, ClipInput
+from suffuse.weights.clip_openai import (
+    CONFIG,
+    is_openai,
+    model_name,
+    open_clip_config,
+    open_clip_input,
+    open_openai,
+)
+from suffuse.weights.configs import text_json, text_tower, vision_json, vision_tower
+from suffuse.weights.containers import find_weights, is_index, open_tensors
+from suffuse.weights.fields import check_class, number, refuse
+from suffuse.weights.folder import INDEX, read_json
+from suffuse.weights.formats import recognise
+from suffuse.weights.load import locate_source
+from suffuse.weights.mapping import export, some
+from suffuse.weights.maps.hf_clip import HF_CLIP, HF_CLIP_VISION
+from suffuse.weights.parts import Hints, Info, Place, build, files_of, precision, with_text_hints
+from suffuse.weights.save import replace_folder, write_json, write_tokenizer
+from suffuse.weights.tensorfile import TensorFile
+
+OWN_NAME = "suffuse-clip"
+BUNDLED = Path(__file__).resolve().parents[1] / "models" / "clip"
+_SAVED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+_LOGIT_SCALE = 2.6592  # what transformers starts training from; no trained model uses it
+_UNNAMED = Info("unnamed", "made in memory")
+
+
+@dataclass(frozen=True, eq=False)
+class ClipParts:
+    """A CLIP taken apart; its networks are in evaluation mode.
+
+    Raises SuffuseError when the parts do not fit together.
+    """
+
+    model: Clip
+    tokenizer: Tokenizer
+    prepare: ClipInput
+    info: Info = _UNNAMED
+
+    def __post_init__(self) -> None:
+        where, text = self.info.path or self.info.name, self.model.text.config
+        tokenizer, image = self.tokenizer, self.model.image.config.image
+        if tokenizer.size > text.vocab or tokenizer.window > text.context:
+            raise SuffuseError(
+                f"{where}: the tokenizer has {tokenizer.size} tokens in windows of "
+                f"{tokenizer.window}, the text encoder knows {text.vocab} in {text.context}: "
+                "they are of different models"
+            )
+        read_at = tokenizer.size - 1 if text.eos == 2 else text.eos  # see ClipTextConfig
+        if tokenizer.eos != read_at:
+            raise SuffuseError(
+                f"{where}: a text ends with the token {tokenizer.eos}, and the text encoder reads "
+                f"it at {read_at}: tokenizer and encoder are of different models"
+            )
+        if self.prepare.crop != image:
+            raise SuffuseError(
+                f"{where}: pictures are prepared to {self.prepare.crop} pixels, the picture tower "
+                f"takes {image}"
+            )
+
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        projection = self.model.image.config.projection
+        assert projection is not None  # of a whole CLIP
+        return projection
+
+
+def open_clip_parts(
+    source: str | PathLike[str] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    hints: Hints | None = None,
+) -> ClipParts:
+    """Open a CLIP: a folder of transformers' or open_clip's, OpenAI's archive or a state dict of
+    it, the name of any on the Hub, or the bundled one for None.
+
+    `hints` adds what a file cannot say: activation, heads (of the picture tower), text_heads,
+    tokenizer. No code in an archive is run. Raises SuffuseError with one line that names what is
+    missing, unknown, damaged or not supported.
+    """
+    hints, place = hints or Hints(), Place(device, dtype)
+    path, name = (bundled_clip(), OWN_NAME) if source is None else locate_source(source, place)
+    file, folder = _weights(path, place)
+    if is_openai(file):
+        said = open_clip_config(folder)
+        model = open_openai(file, said, hints, place)
+        side, where = model.image.config.image, str(folder / CONFIG)
+        prepare = open_clip_input(said, side, where)
+    elif _is_transformers(file):
+        model = _open_transformers(file, folder, hints, place)
+        prepare = ClipInput.load(folder, model.image.config.image)
+    else:
+        raise SuffuseError(_not_ours(file))
+    return ClipParts(
+        model,
+        _tokenizer(folder, hints, model.text),
+        prepare,
+        Info(
+            name or (path.resolve().name if path.is_dir() else path.stem),
+            f"CLIP {model_name(model.image.config)}",
+            path,
+            files_of(file),
+        ),
+    )
+
+
+def open_clip_image(
+    source: str | PathLike[str],
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    hints: Hints | None = None,
+) -> ClipVision:
+    """The picture tower alone, as diffusers' `image_encoder` folders have it in transformers'
+    layout, with or without projection; also out of a whole CLIP.
+
+    Raises SuffuseError as `open_clip_parts` does.
+    """
+    hints, place = hints or Hints(), Place(device, dtype)
+    file, folder = _weights(locate_source(source, place)[0], place)
+    where = folder / "config.json"
+    raw = read_json(where)
+    check_class(raw, "model_type", ("clip_vision_model", "clip"), str(where))
+    if raw["model_type"] == "clip":
+        tower = _open_transformers(file, folder, hints, place).image
+        assert isinstance(tower, ClipVision)
+        return tower
+    projected = "visual_projection.weight" in file
+    projection = number(raw, "projection_dim", 512, str(where)) if projected else None
+    config = _with_hints(vision_tower(raw, projection, str(where)), hints, str(where))
+    return build(lambda: ClipVision(config), HF_CLIP_VISION, file, place)
+
+
+def has_bundled_clip() -> bool:
+    """Whether this installation has a CLIP inside the package."""
+    return (BUNDLED / "config.json").is_file()
+
+
+def bundled_clip() -> Path:
+    """The folder of the CLIP inside the package. Raises SuffuseError when it was left out."""
+    if not has_bundled_clip():
+        raise SuffuseError("this installation has no bundled CLIP: name a CLIP's folder or file")
+    return BUNDLED
+
+
+def save_clip(
+    parts: ClipParts, folder: str | PathLike[str], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a folder that `open_clip_parts` and transformers' CLIPModel open.
+
+    An earlier model in `folder` is replaced once the new one is complete. Raises SuffuseError when
+    `folder` cannot be written, holds something else, or a weight does not fit `dtype`; and for a
+    ResNet, which transformers does not have.
+    """
+    text, image = parts.model.text.config, parts.model.image.config
+    if not isinstance(image, ClipVisionConfig):
+        raise SuffuseError("a CLIP with a ResNet cannot be saved: transformers has no such model")
+    config = {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": image.projection,
+        "logit_scale_init_value": _LOGIT_SCALE,
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "text_config": text_json(text, parts.tokenizer.bos, parts.tokenizer.pad),
+        "vision_config": vision_json(image),
+    }
+
+    def write(fresh: Path) -> None:
+        weights = export(parts.model, HF_CLIP, dtype)
+        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+        write_json(fresh / "config.json", config)
+        write_json(fresh / PREPROCESSOR, parts.prepare.json())
+        write_tokenizer(fresh, parts.tokenizer)
+
+    replace_folder(Path(folder), write, {*_SAVED, PREPROCESSOR})
+
+
+# ---- transformers' layout ----------------------------------------------------------------------
+
+
+def _is_transformers(file: TensorFile) -> bool:
+    found = recognise(file)
+    return found is not None and found.name == "CLIP (transformers)"
+
+
+def _open_transformers(file: TensorFile, folder: Path, hints: Hints, place: Place) -> Clip:
+    where = str(folder / "config.json")
+    raw = read_json(folder / "config.json")
+    check_class(raw, "model_type", ("clip",), where)
+    shared = number(raw, "projection_dim", 512, where)
+    text = with_text_hints(text_tower(_tower(raw, "text_config", where), shared, where), hints)
+    image = vision_tower(_tower(raw, "vision_config", where), shared, where)
+    image = _with_hints(image, hints, where)
+    return build(lambda: Clip(ClipText(text), ClipVision(image)), HF_CLIP, file, place)
+
+
+def _tower(raw: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
+    """The configuration of a tower; an older spelling goes before it, as in transformers."""
+    older = raw.get(f"{name}_dict")
+    found = raw.get(name) if older is None else older
+    if found is not None and not isinstance(found, dict):
+        refuse(raw, name, where)
+    return found or {}
+
+
+def _with_hints(config: ClipVisionConfig, hints: Hints, where: str) -> ClipVisionConfig:
+    if hints.heads is not None and not isinstance(hints.heads, int):
+        raise SuffuseError(f"{where}: a CLIP has one number of heads, not {hints.heads}")
+    return replace(
+        config,
+        heads=hints.heads or config.heads,
+        activation=hints.activation or config.activation,
+    )
+
+
+# ---- either layout -----------------------------------------------------------------------------
+
+
+def _weights(path: Path, place: Place) -> tuple[TensorFile, Path]:
+    """The weights, and the folder that they lie in."""
+    if not path.is_dir():
+        folder = path.parent
+    elif (path / INDEX).is_file():
+        raise SuffuseError(f"{path}: is a pipeline; name a CLIP, or the folder of one in it")
+    else:
+        folder, path = path, _only_file(path, place)
+    file = open_tensors(path)
+    if all(name.startswith("module.") for name in file):  # trained on several processors
+        file = file.within("module.")
+    return file, folder
+
+
+def _only_file(folder: Path, place: Place) -> Path:
+    """A folder's weights under a usual name, else its only checkpoint."""
+    names = [p for p in sorted(folder.iterdir()) if p.suffix in (".safetensors", ".pt", ".bin")]
+    if len(names) == 1 and not any(map(is_index, folder.iterdir())):
+        return names[0]
+    return find_weights(folder, variant=precision(place))
+
+
+def _tokenizer(folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
+    """The one that was named, the folder's own, or OpenAI's, which most CLIPs were trained with."""
+    window = tower.config.context
+    if hints.tokenizer is not None:
+        return load_tokenizer(hints.tokenizer, window)
+    if (folder / "tokenizer.json").is_file() or (folder / "vocab.json").is_file():
+        return load_tokenizer(folder, window)
+    tokenizer = openai_clip_tokenizer(pad=0, window=window)
+    if tokenizer.size != tower.config.vocab:
+        raise SuffuseError(
+            f"{folder}: the text encoder knows {tower.config.vocab} tokens, OpenAI's vocabulary "
+            f"has {tokenizer.size}; name the folder of its tokenizer"
+        )
+    return tokenizer
+
+
+def _not_ours(file: TensorFile) -> str:
+    found = recognise(file)
+    if found is not None:
+        return f"{file.path}: is no CLIP but {found.name}"
+    return f"{file.path}: is no CLIP; of its {len(file)} weights some are {some(file, 6)}"

@@ -1,0 +1,100 @@
+"""How a CLIP takes pictures: resized, cropped to the middle, normalised."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from suffuse.errors import SuffuseError
+
+PREPROCESSOR = "preprocessor_config.json"
+_STRIP = 16  # a picture so many times longer than wide is looked at in its middle only
+
+
+@dataclass(frozen=True)
+class ClipInput:
+    """How a CLIP takes pictures; the defaults are OpenAI's.
+
+    size: what the shorter side is brought to, bicubic;  crop: the side of the middle that is kept
+    """
+
+    size: int = 224
+    crop: int = 224
+    mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
+    spread: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+
+    @classmethod
+    def load(cls, folder: Path, image: int = 224) -> ClipInput:
+        """What the folder says; OpenAI's way to `image` pixels where it says nothing.
+
+        Raises SuffuseError.
+        """
+        path = folder / PREPROCESSOR
+        if not path.is_file():
+            return cls(image, image)
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            size, crop = raw.get("size", image), raw.get("crop_size", image)
+            made = cls(
+                int(size["shortest_edge"] if isinstance(size, dict) else size),
+                int(crop["height"] if isinstance(crop, dict) else crop),
+                tuple(map(float, raw.get("image_mean", cls.mean))),
+                tuple(map(float, raw.get("image_std", cls.spread))),
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
+            line = " ".join(str(wrong).split())
+            raise SuffuseError(f"{path}: is not a CLIP's preprocessing ({line})") from None
+        if raw.get("resample", 3) != Image.Resampling.BICUBIC or made.crop > made.size:
+            raise SuffuseError(f"{path}: only bicubic resizing, then a smaller crop, is supported")
+        if (len(made.mean), len(made.spread)) != (3, 3) or min(made.crop, *made.spread) <= 0:
+            raise SuffuseError(
+                f"{path}: is not a CLIP's preprocessing (three colours are expected)"
+            )
+        return made
+
+    def json(self) -> dict[str, object]:
+        """The `preprocessor_config.json` that `load` and transformers read."""
+        return {
+            "image_processor_type": "CLIPImageProcessor",
+            "do_convert_rgb": True,
+            "do_resize": True,
+            "size": {"shortest_edge": self.size},
+            "resample": int(Image.Resampling.BICUBIC),
+            "do_center_crop": True,
+            "crop_size": {"height": self.crop, "width": self.crop},
+            "do_rescale": True,
+            "rescale_factor": 1 / 255,
+            "do_normalize": True,
+            "image_mean": list(self.mean),
+            "image_std": list(self.spread),
+        }
+
+    def prepare(self, image: Image.Image) -> Tensor:
+        """An RGB picture of any size -> (3, crop, crop); for other modes see `data.decode`."""
+        width, height = image.size
+        short = min(width, height)
+        if max(width, height) > _STRIP * short:  # resized whole, it could fill the memory
+            image = _middle(image, min(width, _STRIP * short), min(height, _STRIP * short))
+            width, height = image.size
+        sides = (self.size * width // short, self.size * height // short)
+        image = image.resize(sides, Image.Resampling.BICUBIC)
+        image = _middle(image, self.crop, self.crop)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, H, W)
+        mean, spread = (torch.tensor(row)[:, None, None] for row in (self.mean, self.spread))
+        return (pixels - mean) / spread
+
+    def batch(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB pictures -> (B, 3, crop, crop)."""
+        return torch.stack([self.prepare(image) for image in images])
+
+
+def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
+    x, y = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((x, y, x + width, y + height))
