@@ -168,7 +168,7 @@ def test_pictures_of_any_size_mode_and_rotation(tmp_path):
         (made,) = manipulate.vary(SYSTEM, tmp_path / name, seed=0, how=QUICK)
         assert made.size == SYSTEM.size
     assert manipulate.note_of(tmp_path / "turned.jpg", SYSTEM.size) == (
-        "the image is 60 x 30 pixels: its middle is taken at 8 x 6"
+        f"'{tmp_path / 'turned.jpg'}' is 60 x 30 pixels: its middle is taken at 8 x 6"
     )
     assert manipulate.note_of(picture(0), SYSTEM.size) is None
 

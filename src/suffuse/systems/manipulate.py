@@ -9,6 +9,7 @@ diffs* turn z towards the difference of two captions and keep the noise.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn.functional import normalize
 from suffuse.diffusion.noise import Noise, slerp
 from suffuse.diffusion.samplers import SAMPLERS, ddim_inverse
 from suffuse.errors import SuffuseError
-from suffuse.systems.manipulation import How, Manipulation
+from suffuse.systems.manipulation import How, Manipulation, evenly
 from suffuse.systems.request import open_picture
 from suffuse.systems.unclip_decoder import Decoder, fitted
 
@@ -84,9 +85,7 @@ def blend(
     Raises SuffuseError.
     """
     shares = evenly(frames, 1.0)
-    yield from draw(
-        system, Manipulation("blend", image, other, shares=shares, seed=seed, how=how)
-    )
+    yield from draw(system, Manipulation("blend", image, other, shares=shares, seed=seed, how=how))
 
 
 def edit(
@@ -104,13 +103,6 @@ def edit(
     """
     asked = Manipulation("edit", image, before=before, after=after, shares=(amount,), how=how)
     return next(draw(system, asked))
-
-
-def evenly(frames: int, end: float) -> tuple[float, ...]:
-    """So many shares from 0 to `end`; one alone is `end`. Raises SuffuseError for none."""
-    if frames < 1:
-        raise SuffuseError(f"frames must be at least 1, not {frames}")
-    return tuple(end * i / (frames - 1) for i in range(frames)) if frames > 1 else (end,)
 
 
 def draw(system: System, asked: Manipulation, tick: Tick = _quiet) -> Iterator[Image]:
@@ -131,9 +123,9 @@ def note_of(source: Picture, size: tuple[int, int]) -> str | None:
     width, height = open_picture(source, "image", "RGB").size
     if (width, height) == size:
         return None
-    whole = width * size[1] == height * size[0]
-    what = "it" if whole else "its middle"
-    return f"the image is {width} x {height} pixels: {what} is taken at {size[0]} x {size[1]}"
+    name = f"'{fspath(source)}'" if isinstance(source, (str, PathLike)) else "the image"
+    what = "it" if width * size[1] == height * size[0] else "its middle"
+    return f"{name} is {width} x {height} pixels: {what} is taken at {size[0]} x {size[1]}"
 
 
 # ---- the two ways --------------------------------------------------------------------------------
@@ -174,8 +166,7 @@ def decoded(
 
 
 def difference(system: System, before: str, after: str) -> Tensor:
-    """The direction from one caption to another, (1, D) of length 1. Raises SuffuseError for none.
-    """
+    """The direction from one caption to another, (1, D) of length 1. Raises SuffuseError for none."""
     found = system.embed_text(after) - system.embed_text(before)
     if float(found.norm()) < SAME:
         raise SuffuseError(f"CLIP sees no difference between {before!r} and {after!r}")

@@ -77,13 +77,17 @@ class Manipulation:
             raise SuffuseError(f"seed must be at most {LARGEST_SEED - self.n + 1}, not {seed}")
         put("shares", tuple(number("share", share, 0.0, 1.0) for share in self.shares))
         if self.kind != "vary" and not self.shares:
-            raise SuffuseError(f"say how far to {self.kind}: shares needs a number for each picture")
+            raise SuffuseError(
+                f"say how far to {self.kind}: shares needs a number for each picture"
+            )
         if self.kind == "blend" and self.other is None:
             raise SuffuseError("a blend needs two pictures")
         for name in ("before", "after") if self.kind == "edit" else ():
             text(name, getattr(self, name))
             if not getattr(self, name).strip():
-                raise SuffuseError(f"{name} is empty: say what the picture shows, and what it shall")
+                raise SuffuseError(
+                    f"{name} is empty: say what the picture shows, and what it shall"
+                )
         if self.kind == "edit" and self.before.split() == self.after.split():
             raise SuffuseError(f"before and after both say {self.before!r}: nothing would change")
 
@@ -133,3 +137,10 @@ class Manipulation:
             return cls(**values | {"shares": tuple(values["shares"]), "how": How(**values["how"])})
         except (KeyError, TypeError) as error:
             raise SuffuseError(f"the record of the picture is damaged: {error}") from None
+
+
+def evenly(frames: int, end: float) -> tuple[float, ...]:
+    """So many shares from 0 to `end`; one alone is `end`. Raises SuffuseError for none."""
+    if frames < 1:
+        raise SuffuseError(f"frames must be at least 1, not {frames}")
+    return tuple(end * i / (frames - 1) for i in range(frames)) if frames > 1 else (end,)
