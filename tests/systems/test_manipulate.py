@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from suffuse.diffusion.grid import GridSpec, make_grid
-from suffuse.diffusion.prediction import Prediction, eps_to_x0
+from suffuse.diffusion.prediction import Prediction
 from suffuse.diffusion.schedule import Discrete, betas
 from suffuse.errors import SuffuseError
 from suffuse.systems import manipulate
@@ -77,7 +77,7 @@ def levels(image):
     return np.asarray(image).astype(int)
 
 
-# ---- a picture and what it is made of --------------------------------------------------------------
+# ---- a picture and what it is made of ------------------------------------------------------------
 
 
 def test_inversion_and_decoding_give_the_picture_back():
@@ -154,7 +154,7 @@ def test_turning_keeps_the_length_and_goes_straight(seed, share, length):
     torch.testing.assert_close(angle(found), (1 - share) * angle(z), atol=1e-5, rtol=0)
 
 
-# ---- what is asked for -----------------------------------------------------------------------------
+# ---- what is asked for ---------------------------------------------------------------------------
 
 
 def test_pictures_of_any_size_mode_and_rotation(tmp_path):

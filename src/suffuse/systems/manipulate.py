@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SAME = 1e-6  # length of a difference of captions that is none
 NEAR = 1e-3  # see `ddim_inverse`
+HOW = How()
 Tick = Callable[[], None]
 
 
@@ -62,7 +63,7 @@ def vary(
     eta: float = 1.0,
     *,
     seed: int | None = None,
-    how: How = How(),
+    how: How = HOW,
 ) -> Iterator[Image]:
     """`n` pictures like `image`: nearly itself with `eta` near 0, freer with more.
 
@@ -78,7 +79,7 @@ def blend(
     frames: int = 9,
     *,
     seed: int | None = None,
-    how: How = How(),
+    how: How = HOW,
 ) -> Iterator[Image]:
     """`frames` pictures from `image` to `other`, both ends among them.
 
@@ -95,7 +96,7 @@ def edit(
     after: str,
     amount: float = 0.4,
     *,
-    how: How = How(),
+    how: How = HOW,
 ) -> Image:
     """`image` changed as `after` differs from `before`, which says what it shows.
 
@@ -133,7 +134,7 @@ def note_of(source: Picture, size: tuple[int, int]) -> str | None:
 
 @torch.inference_mode()
 def inverted(
-    system: System, pictures: Sequence[Image], how: How = How(), tick: Tick = _quiet
+    system: System, pictures: Sequence[Image], how: How = HOW, tick: Tick = _quiet
 ) -> Pair:
     """Pictures of the decoder's size -> z by CLIP, and x_T by DDIM's inverse under it."""
     z = torch.cat([system.embed_image(picture) for picture in pictures])
@@ -149,7 +150,7 @@ def inverted(
 def decoded(
     system: System,
     pair: Pair,
-    how: How = How(),
+    how: How = HOW,
     *,
     eta: float = 0.0,
     seeds: Sequence[int] | None = None,
@@ -166,7 +167,7 @@ def decoded(
 
 
 def difference(system: System, before: str, after: str) -> Tensor:
-    """The direction from one caption to another, (1, D) of length 1. Raises SuffuseError for none."""
+    """From one caption to another, (1, D) of length 1. Raises SuffuseError where they agree."""
     found = system.embed_text(after) - system.embed_text(before)
     if float(found.norm()) < SAME:
         raise SuffuseError(f"CLIP sees no difference between {before!r} and {after!r}")

@@ -195,7 +195,7 @@ def write_png(
     frames: Sequence[Image] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write a PNG, animated where `frames` follow `image`, so that at every moment there is either the whole file or none.
+    """Write a PNG, with `frames` an animation, so that there is ever the whole file or none.
 
     Written under a temporary name in the same folder, flushed to the disk, then renamed. Raises
     FileExistsError when `path` exists and `overwrite` is not set, SuffuseError when it cannot be
