@@ -48,8 +48,8 @@ def clip(
     from suffuse.training.clip_stage import clip_stage
 
     chosen = chosen_preset(CLIPS, preset, config, planning=(steps, batch, workers, data))
-    asked = {"stage": "clip", "preset": preset, "data": data, "stream": stream}
-    asked |= {"init": init and str(init)}
+    asked: dict[str, object] = {"stage": "clip", "preset": preset, "data": data, "stream": stream}
+    asked["init"] = init and str(init)
     run_stage(
         lambda told, device: clip_stage(
             chosen, output, seed, data=data, streaming=stream, init=init, note=told

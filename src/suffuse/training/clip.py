@@ -98,9 +98,10 @@ class ClipStage:
         self.nets = nn.ModuleDict({"clip": net})
         if isinstance(data, Rivals):
             things, width = len(data.world.things), net.text.config.projection or 0
-            self.nets["named"] = nn.Linear(width, question_count(data.world))
+            named = nn.Linear(width, question_count(data.world))
+            nn.init.constant_(named.bias, -3.0)  # nearly every answer is no
+            self.nets["named"] = named
             self.nets["placed"] = nn.LazyConv2d(things + 1, 1)
-            nn.init.constant_(self.nets["named"].bias, -3.0)  # nearly every answer is no
             with torch.no_grad():  # the lazy layer learns how many channels there are
                 side = net.image.config.image
                 self.nets["placed"](net.eval().image.cells(torch.zeros(1, 3, side, side))[0])

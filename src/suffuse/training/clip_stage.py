@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -79,12 +80,12 @@ def _text(
     preset: ClipPreset, pictures: Pictures | None, output: Path, seed: int, note: Note
 ) -> TextEncoder:
     """Text tower and tokenizer, both as the preset's `words` says."""
-    made = ClipText(preset.text)
     if preset.words == "openai":
-        return TextEncoder(openai_clip_tokenizer(pad=0), made)
+        return TextEncoder(openai_clip_tokenizer(pad=0), ClipText(preset.text))
     if preset.words == "learned" or pictures is not None:  # other pictures have other words
-        return TextEncoder(learned_tokenizer(preset, pictures, output, seed, note), made)
-    parts = open_parts()
+        tokenizer = learned_tokenizer(preset, pictures, output, seed, note)
+        return TextEncoder(tokenizer, ClipText(replace(preset.text, eos=tokenizer.eos)))
+    parts, made = open_parts(), ClipText(preset.text)
     width = made.config.width
     with torch.no_grad():  # the sentence begins as the state that the lessons were asked at
         assert made.projection is not None

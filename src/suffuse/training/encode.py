@@ -174,7 +174,7 @@ def kept_latents(
     assert not isinstance(pictures, SequenceStream)  # `check_way` saw to it
     path = output / "latents.safetensors"
     data = repr((seed, preset.scenes, preset.world)) if pictures is None else pictures.identity
-    origin = {"of": _fingerprint(autoencoder, data, text.tokenizer.backend.to_str())}
+    origin = {"of": fingerprint(autoencoder, data, text.tokenizer.backend.to_str())}
     if path.exists():
         with safe_open(path, "pt") as kept:
             if kept.metadata() == origin:
@@ -189,7 +189,7 @@ def kept_latents(
         made = encode_pictures(autoencoder, text, pictures, seed=seed, device=device)
         if notice := pictures.broken.notice():
             note(notice)
-    _keep({"latents": made.latents, "ids": made.ids}, path, origin)
+    keep({"latents": made.latents, "ids": made.ids}, path, origin)
     return made
 
 
@@ -210,7 +210,7 @@ def fresh_latents(
     autoencoder.to(device)
     path, begun = output / SCALE, bool(checkpoints(output))
     data = hashlib.sha256(f"{seed} {stream.identity}".encode("utf-8", "surrogateescape"))
-    origin = {"autoencoder": _fingerprint(autoencoder), "data": data.hexdigest()}
+    origin = {"autoencoder": fingerprint(autoencoder), "data": data.hexdigest()}
     kept = _read(path)
     known = kept.get("autoencoder") == origin["autoencoder"]
     if begun and not known:
@@ -260,14 +260,14 @@ def check_way(output: Path, cache: bool, streaming: bool) -> None:
         (output / SCALE).unlink(missing_ok=True)
 
 
-def _keep(tensors: dict[str, Tensor], path: Path, origin: dict[str, str]) -> None:
+def keep(tensors: dict[str, Tensor], path: Path, origin: dict[str, str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     save_file(tensors, temporary, origin)
     temporary.replace(path)
 
 
-def _fingerprint(autoencoder: Autoencoder, *more: str) -> str:
+def fingerprint(autoencoder: Autoencoder, *more: str) -> str:
     """What encoded pictures depend on, as one hash: the encoder's weights, and `more`."""
     digest = hashlib.sha256()
     for words in more:

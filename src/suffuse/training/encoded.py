@@ -76,7 +76,7 @@ class LatentSet:
         count, mine = len(self.latents), rows or slice(None)
         which = rng.integers(self.ids.shape[1], size=size)[mine]
         places = np.arange(step * size, (step + 1) * size)[mine]
-        found = [_shuffled(count, seed, int(e))[p] for e, p in zip(places // count, places % count)]
+        found = [shuffled(count, seed, int(e))[p] for e, p in zip(places // count, places % count)]
         ids = self.ids[found, which].long()[:, None]  # (B, 1, window)
         return Batch(self.latents[found].float(), ids)
 
@@ -127,5 +127,5 @@ def sample_latents(
 
 
 @lru_cache(maxsize=2)
-def _shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
+def shuffled(count: int, seed: int, epoch: int) -> np.ndarray:
     return np.random.default_rng((seed, epoch, count)).permutation(count)

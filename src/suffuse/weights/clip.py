@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.clip import Clip, ClipText
+from suffuse.networks.clip_resnet import ClipResNet
 from suffuse.networks.clip_vision import ClipVision, ClipVisionConfig
 from suffuse.text.openai import openai_clip_tokenizer
 from suffuse.text.tokenizer import Tokenizer, load_tokenizer
@@ -28,6 +29,7 @@ from suffuse.weights.clip_openai import (
     open_clip_config,
     open_clip_input,
     open_openai,
+    openai_json,
 )
 from suffuse.weights.configs import text_json, text_tower, vision_json, vision_tower
 from suffuse.weights.containers import find_weights, is_index, open_tensors
@@ -37,13 +39,23 @@ from suffuse.weights.formats import recognise
 from suffuse.weights.load import locate_source
 from suffuse.weights.mapping import export, some
 from suffuse.weights.maps.hf_clip import HF_CLIP, HF_CLIP_VISION
+from suffuse.weights.maps.openai_clip import OPENAI_CLIP_RESNET
 from suffuse.weights.parts import Hints, Info, Place, build, files_of, precision, with_text_hints
 from suffuse.weights.save import replace_folder, write_json, write_tokenizer
 from suffuse.weights.tensorfile import TensorFile
 
 OWN_NAME = "suffuse-clip"
 BUNDLED = Path(__file__).resolve().parents[1] / "models" / "clip"
-_SAVED = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
+_CONFIGS = ("config.json", CONFIG)
+_SAVED = {
+    *_CONFIGS,
+    "model.safetensors",
+    OPEN_CLIP_WEIGHTS,
+    "tokenizer.json",
+    "tokenizer_config.json",
+    PREPROCESSOR,
+}
 _LOGIT_SCALE = 2.6592  # what transformers starts training from; no trained model uses it
 _UNNAMED = Info("unnamed", "made in memory")
 
@@ -158,7 +170,7 @@ def open_clip_image(
 
 def has_bundled_clip() -> bool:
     """Whether this installation has a CLIP inside the package."""
-    return (BUNDLED / "config.json").is_file()
+    return any((BUNDLED / name).is_file() for name in _CONFIGS)
 
 
 def bundled_clip() -> Path:
@@ -171,15 +183,25 @@ def bundled_clip() -> Path:
 def save_clip(
     parts: ClipParts, folder: str | PathLike[str], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write a folder that `open_clip_parts` and transformers' CLIPModel open.
+    """Write a folder that `open_clip_parts` opens; so does transformers' CLIPModel, or open_clip
+    where the picture tower is a ResNet, which transformers does not have.
 
     An earlier model in `folder` is replaced once the new one is complete. Raises SuffuseError when
-    `folder` cannot be written, holds something else, or a weight does not fit `dtype`; and for a
-    ResNet, which transformers does not have.
+    `folder` cannot be written, holds something else, or a weight does not fit `dtype`.
     """
+    resnet = isinstance(parts.model.image, ClipResNet)
+    write = _write_open_clip if resnet else _write_transformers
+
+    def fill(fresh: Path) -> None:
+        write(parts, fresh, dtype)
+        write_tokenizer(fresh, parts.tokenizer)
+
+    replace_folder(Path(folder), fill, _SAVED)
+
+
+def _write_transformers(parts: ClipParts, fresh: Path, dtype: torch.dtype) -> None:
     text, image = parts.model.text.config, parts.model.image.config
-    if not isinstance(image, ClipVisionConfig):
-        raise SuffuseError("a CLIP with a ResNet cannot be saved: transformers has no such model")
+    assert isinstance(image, ClipVisionConfig)
     config = {
         "architectures": ["CLIPModel"],
         "model_type": "clip",
@@ -189,15 +211,16 @@ def save_clip(
         "text_config": text_json(text, parts.tokenizer.bos, parts.tokenizer.pad),
         "vision_config": vision_json(image),
     }
+    weights = export(parts.model, HF_CLIP, dtype)
+    save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
+    write_json(fresh / "config.json", config)
+    write_json(fresh / PREPROCESSOR, parts.prepare.json())
 
-    def write(fresh: Path) -> None:
-        weights = export(parts.model, HF_CLIP, dtype)
-        save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
-        write_json(fresh / "config.json", config)
-        write_json(fresh / PREPROCESSOR, parts.prepare.json())
-        write_tokenizer(fresh, parts.tokenizer)
 
-    replace_folder(Path(folder), write, {*_SAVED, PREPROCESSOR})
+def _write_open_clip(parts: ClipParts, fresh: Path, dtype: torch.dtype) -> None:
+    weights = export(parts.model, OPENAI_CLIP_RESNET, dtype)
+    save_file(weights, fresh / OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
+    write_json(fresh / CONFIG, openai_json(parts.model, parts.prepare))
 
 
 # ---- transformers' layout ----------------------------------------------------------------------

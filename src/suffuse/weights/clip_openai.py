@@ -29,6 +29,8 @@ from suffuse.weights.tensorfile import TensorFile
 CONFIG = "open_clip_config.json"
 _HEAD = 64  # width of a head; picture towers wider than 1,024 (H, g, bigG) have 16 wider ones
 _MOST_HEADS = 16
+# Where a text is read: at the largest id, which ends it in OpenAI's vocabulary, or at `eos_id`.
+_POOLS = ("argmax", "eos")
 _CELL = 32  # pixels to a place of a ResNet's last map
 _MODELS = {
     ((3, 4, 6, 3), 64): "RN50",
@@ -53,6 +55,7 @@ def open_openai(file: TensorFile, config: Mapping[str, Any], hints: Hints, place
     said = _said(config, str(file.path.parent / CONFIG))
     activation = hints.activation or _activation(file, said)
     text = _text(file, activation, hints.text_heads or said.get("text_heads"))
+    text = replace(text, eos=said.get("eos", text.eos))
     image = image_shape(file, activation)
     heads = hints.heads or said.get("heads")
     if heads is not None:
@@ -66,6 +69,49 @@ def open_openai(file: TensorFile, config: Mapping[str, Any], hints: Hints, place
         return Clip(ClipText(text), tower)
 
     return build(make, keys, file, place)
+
+
+def openai_json(model: Clip, prepare: ClipInput) -> dict[str, Any]:
+    """The `open_clip_config.json` that `open_openai` and open_clip read of a modified ResNet.
+
+    Raises SuffuseError for what that format has no words for.
+    """
+    text, image = model.text.config, model.image.config
+    assert isinstance(image, ClipResNetConfig)
+    if text.activation != "quick_gelu" or image.heads * _HEAD != image.width * 32:
+        raise SuffuseError(
+            "a CLIP with a ResNet is saved with quick-GELU and heads of 64 channels, as published"
+        )
+    return {
+        "model_cfg": {
+            "embed_dim": image.projection,
+            "quick_gelu": True,
+            "vision_cfg": {
+                "image_size": image.image,
+                "layers": list(image.layers),
+                "width": image.width,
+                "patch_size": None,
+            },
+            "text_cfg": {
+                "context_length": text.context,
+                "vocab_size": text.vocab,
+                "width": text.width,
+                "heads": text.heads,
+                "layers": text.layers,
+                "mlp_ratio": text.intermediate / text.width,
+                "pool_type": "argmax" if text.eos == 2 else "eos",
+                **({} if text.eos == 2 else {"eos_id": text.eos}),
+            },
+        },
+        "preprocess_cfg": {
+            "size": image.image,
+            "mode": "RGB",
+            "interpolation": "bicubic",
+            "resize_mode": "shortest",
+            "mean": list(prepare.mean),
+            "std": list(prepare.spread),
+        },
+    }
 
 
 def open_clip_config(folder: Path) -> dict[str, Any]:
@@ -186,12 +232,15 @@ def _said(config: Mapping[str, Any], where: str) -> dict[str, Any]:
         raise SuffuseError(f"{where}: its towers are not configurations")
     sizes = {"image_size", "layers", "width", "head_width", "patch_size", "mlp_ratio"}
     honour(vision, {"patch_dropout": 0.0}, sizes, where)
-    sizes = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio"}
-    honour(text, {}, sizes, where)
+    sizes = {"context_length", "vocab_size", "width", "heads", "layers", "mlp_ratio", "eos_id"}
+    pool = text.get("pool_type", "argmax")
+    honour(text, {"pool_type": pool if pool in _POOLS else None}, sizes, where)
     said: dict[str, Any] = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
     if "head_width" in vision and not isinstance(vision.get("layers"), list):  # no ResNet
         width, head = number(vision, "width", 768, where), number(vision, "head_width", 64, where)
         said["heads"] = max(1, width // head)
     if "heads" in text:
         said["text_heads"] = number(text, "heads", 8, where)
+    if pool == "eos":
+        said["eos"] = number(text, "eos_id", 2, where)
     return said

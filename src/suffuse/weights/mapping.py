@@ -22,11 +22,15 @@ from suffuse.weights.tensorfile import TensorFile, show
 
 @dataclass(frozen=True)
 class Op:
-    """What happens to a tensor between a file and a module; `write` undoes `read`."""
+    """What happens to a tensor between a file and a module; `write` undoes `read`.
+
+    piece: which part of the file's tensor this is, where several of ours lie in it, end to end
+    """
 
     name: str
     read: Callable[[Tensor], Tensor]
     write: Callable[[Tensor], Tensor]
+    piece: int | None = None
 
 
 SAME = Op("same", lambda w: w, lambda w: w)
@@ -220,17 +224,24 @@ def export(module: nn.Module, keys: KeyMap, dtype: torch.dtype) -> dict[str, Ten
 
     Raises SuffuseError for a weight that no row names, or that `dtype` cannot hold.
     """
-    weights = {}
+    weights: dict[str, Tensor] = {}
+    pieces: dict[str, dict[int, Tensor]] = {}
     for name, weight in module.state_dict().items():
         spellings = keys.spellings(name)
         if not spellings:
             raise SuffuseError(f"cannot save {name!r}: the format has no place for it")
         theirs, op = spellings[0]
-        saved = op.write(weight.detach().to("cpu", dtype)).contiguous()
+        kept = dtype if weight.is_floating_point() else weight.dtype  # a count stays one
+        saved = op.write(weight.detach().to("cpu", kept)).contiguous()
         if not bool(torch.isfinite(saved).all()):
             raise SuffuseError(
                 f"cannot save {theirs!r} as {dtype}: it holds numbers beyond its range, or NaN; "
                 "save with another dtype"
             )
-        weights[theirs] = saved
+        if op.piece is None:
+            weights[theirs] = saved
+        else:
+            pieces.setdefault(theirs, {})[op.piece] = saved
+    for theirs, found in pieces.items():
+        weights[theirs] = torch.cat([found[i] for i in sorted(found)])
     return weights

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
-
-from torch import Tensor
-
-from suffuse.errors import SuffuseError
 from suffuse.weights.mapping import TRANSPOSED, KeyMap, Op, Row, nest
 
 
 def _third(i: int) -> Op:
     """One of q, k and v, which these files hold as one. A copy: a view would keep all three."""
-    return Op(f"third {i}", lambda w: w.chunk(3)[i].clone(), _not_written)
-
-
-def _not_written(w: Tensor) -> NoReturn:
-    raise SuffuseError("a CLIP is not saved in OpenAI's layout")
+    return Op(f"third {i}", lambda w: w.chunk(3)[i].clone(), lambda w: w, piece=i)
 
 
 _BLOCKS = (
