@@ -1,6 +1,7 @@
 """The autoregressive prior: its coordinates, its cache, and learning what there is to learn."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,16 +10,13 @@ from hypothesis import strategies as st
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.ar_prior import ARPrior, ARPriorConfig, Coordinates, Told
+from suffuse.networks.clip import ClipTextConfig, TextOutput
 from suffuse.systems.ar_prior import sample
-from suffuse.training.ar_prior import (
-    ARPriorPreset,
-    ARPriorStage,
-    Embedded,
-    open_embedded,
-    save_embedded,
-)
+from suffuse.training.ar_prior import ARPriorPreset, ARPriorStage
+from suffuse.training.embedded import EmbeddedSet
 from suffuse.training.plan import Plan
 from suffuse.weights.ar_prior import open_ar_prior
+from suffuse.weights.parts import Info
 
 CONFIG = ARPriorConfig(12, 6, 16, 4, vocab=20, tokens=5, width=32, layers=2, heads=4)
 
@@ -146,21 +144,36 @@ def corners(rows, seed=0):
     # The last number makes the dot product, of which the signs know nothing.
     last = 4 + 0.2 * torch.rand((rows, 1), generator=g)
     image = torch.cat([(2.0 * signs - 1) * scale, last], 1)
-    image = image / image.norm(dim=1, keepdim=True)
-    text = torch.eye(5)[4].expand(rows, 5).contiguous()
     caption = signs[:, :3] @ torch.tensor([4, 2, 1])
-    ids = torch.stack([torch.ones(rows).long(), 2 + caption, torch.zeros(rows).long()], 1)
-    return Embedded(image, text, ids, 10, None), signs
+    ids = torch.stack([torch.ones(rows).long(), 2 + caption, torch.full((rows,), 19)], 1)
+    return EmbeddedSet(
+        image / image.norm(dim=1, keepdim=True), ids[:, None], torch.empty(rows, 0, 1, 1)
+    ), signs
+
+
+class Towers(torch.nn.Module):
+    """A CLIP whose captions all lie on the last axis."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = ClipTextConfig(vocab=20, projection=5)
+        self.token = torch.nn.Embedding(20, 5)
+        self.text = self
+
+    def forward(self, ids):
+        return TextOutput(None, None, torch.eye(5)[4].expand(len(ids), 5))
 
 
 def test_it_learns_what_captions_tell_and_no_more(tmp_path):
+    clip = SimpleNamespace(model=Towers(), width=5, info=Info("towers", "made in memory"))
     data, signs = corners(4000)
+    held_out, _ = corners(200, seed=1)
     lines = []
-    stage = ARPriorStage(PRESET, data, note=lines.append)
+    stage = ARPriorStage(PRESET, clip, data, held_out=held_out, note=lines.append)
     assert "4 of 5 coordinates in 8 buckets lose" in lines[0]
     part = stage.batch(3, 8, 0, rows=slice(2, 5))
-    assert torch.equal(part.told.ids, stage.batch(3, 8, 0).told.ids[2:5])
-    assert torch.equal(part.told.keep, stage.batch(3, 8, 0).told.keep[2:5])
+    for got, whole in zip(part, stage.batch(3, 8, 0)):
+        assert torch.equal(got, whole[2:5])
     optimizer = torch.optim.AdamW(stage.nets.parameters(), lr=5e-3)
     for step in range(120):
         loss, _ = stage.loss(stage.batch(step, 64, 0), torch.Generator())
@@ -173,23 +186,17 @@ def test_it_learns_what_captions_tell_and_no_more(tmp_path):
     # Nats an embedding: by chance each sign is one of two, and a caption tells three of them.
     nats = 4 * stage.score(torch.nn.ModuleDict({"prior": net}))
     assert nats < 2 * math.log(2) and nats == pytest.approx(math.log(2), abs=0.15)
-    z = sample(net, data.ids[:64], data.text[:64], range(64), guidance=1.5)
+    text = torch.eye(5)[4].expand(64, 5)
+    z = sample(net, data.ids[:64, 0], text, range(64), guidance=1.5)
     same = (z[:, :4] > 0) == (signs[:64] > 0)
     assert same[:, :3].float().mean() > 0.95
     assert 0.25 < same[:, 3].float().mean() < 0.75
 
 
-def test_embeddings_are_kept_and_checked(tmp_path):
-    data, _ = corners(30)
-    save_embedded(data, tmp_path / "a.safetensors")
-    back = open_embedded(tmp_path / "a.safetensors")
-    torch.testing.assert_close(back.image, data.image)
-    assert torch.equal(back.ids, data.ids) and (back.vocab, back.clip) == (10, None)
-    save_embedded(data._replace(text=data.text[:, :3]), tmp_path / "b.safetensors")
-    with pytest.raises(SuffuseError, match="do not fit: "):
-        open_embedded(tmp_path / "b.safetensors")
+def test_refusals(tmp_path):
     with pytest.raises(SuffuseError, match="too few for 8 coordinates"):
-        prior = ARPrior(ARPriorConfig(12, 8, vocab=9, tokens=3, width=32, layers=1, heads=2))
-        prior.fit(torch.randn(5, 12), torch.randn(5, 12))
+        Coordinates(12, 8, 16).fit(torch.randn(5, 12))
     with pytest.raises(SuffuseError, match="is no prior that"):
         open_ar_prior(tmp_path)
+    with pytest.raises(SuffuseError, match="captions of 5 tokens and embeddings of 12"):
+        random_prior().begin(told(1)._replace(ids=torch.zeros(1, 4).long()))

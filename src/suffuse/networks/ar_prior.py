@@ -185,12 +185,10 @@ class ARPrior(nn.Module):
         return torch.bucketize(dots.float(), self.edges)
 
     @torch.no_grad()
-    def fit(self, images: Tensor, texts: Tensor) -> None:
-        """Principal components, ranges, and the dot products' buckets, of pairs (N, D) each."""
-        self.coordinates.fit(images)
-        dots = (images * texts).sum(1).float()
+    def fit_dots(self, dots: Tensor) -> None:
+        """Buckets that each hold as many of the dot products (N,)."""
         shares = torch.arange(1, self.config.dots, dtype=torch.float32) / self.config.dots
-        self.edges.copy_(torch.quantile(dots.cpu(), shares))
+        self.edges.copy_(torch.quantile(dots.float().cpu(), shares))
 
     def _prefix(self, told: Told) -> Tensor:
         """(B, L + 2, width): the caption, its embedding, the dot product. Raises SuffuseError."""

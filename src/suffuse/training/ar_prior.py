@@ -1,11 +1,11 @@
-"""unCLIP's autoregressive prior, trained on pairs of embeddings (2204.06125, section 2.2).
+"""unCLIP's autoregressive prior (2204.06125, section 2.2): embeddings of pictures from captions.
 
-What it learns from is a table: the CLIP embedding of a picture, that of its caption, and the
-caption's tokens. It is made of the emoji world by a CLIP, or brought along as a file.
+It learns from what `embedded` keeps, in the space of a CLIP that stands still.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,36 +13,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from suffuse.data.emoji import World
+from suffuse.data.folder import FolderStream
+from suffuse.data.preprocess import Preprocess
 from suffuse.errors import SuffuseError
 from suffuse.networks.ar_prior import ARPrior, ARPriorConfig, Told, components
-from suffuse.systems.clip import Clip, load_clip
+from suffuse.systems.encoders import TextEncoder
+from suffuse.training.embedded import EmbeddedSet, embed, kept, of_folder, scenes
 from suffuse.training.memory import to_device
 from suffuse.training.plan import Plan
+from suffuse.training.stages import opened
 from suffuse.weights.ar_prior import save_ar_prior
+from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.containers import open_tensors
 
 FILE = "embeddings.safetensors"
-AT_ONCE = 256  # scenes that are embedded, or held-out rows that are judged, together
-KEPT = 0.99  # share of the variance that as many components hold as are kept (section 2.2)
-HELD_OUT = 20  # one row in so many tells which checkpoint is best
+AT_ONCE = 256  # rows that go through a network together
+KEPT = 0.99  # share of the variance that the components which are kept hold (section 2.2)
+HELD_OUT = 256  # scenes that tell which checkpoint is best
+MEASURED = 16_384  # captions whose dot products with their pictures make the buckets
 
 Note = Callable[[str], None]
-
-
-class Embedded(NamedTuple):
-    """Pictures and captions in CLIP's space."""
-
-    image: Tensor  # (N, D) float32, of length 1
-    text: Tensor  # (N, D) float32, of length 1
-    ids: Tensor  # (N, L) int64
-    vocab: int  # tokens that there are
-    clip: str | None  # hash of the CLIP that says so
 
 
 @dataclass(frozen=True)
@@ -56,14 +50,15 @@ class ARPriorPreset:
     buckets: int = 1024
     dots: int = 64  # buckets of the dot product
     dropout: float = 0.1  # share of rows that are told nothing, for classifier-free guidance
-    scenes: int = 65_536  # of the emoji world, where no data are named
+    scenes: int = 49_152  # embedded once, before the first step, where no data are named
     world: World = field(default_factory=World)
+    preprocess: Preprocess = field(default_factory=Preprocess)  # of data that are named
 
 
 AR_PRIORS = {
     "emoji": ARPriorPreset(
-        "captions to the bundled CLIP's embeddings",
-        Plan(steps=6000, batch=128, lr=1e-3, warmup=200, cooldown=0.5, weight_decay=0.05),
+        "captions to a CLIP's embeddings",
+        Plan(steps=6000, batch=128, lr=1e-3, cooldown=0.5, weight_decay=0.05),
         width=256,
         layers=6,
         heads=4,
@@ -84,86 +79,114 @@ AR_PRIORS = {
 
 
 class Batch(NamedTuple):
-    """Rows as the network reads them."""
-
-    coordinates: Tensor  # (B, K) int64
-    told: Told
+    z: Tensor  # (B, D), image embeddings of length 1
+    ids: Tensor  # (B, L) int64
+    keep: Tensor  # (B,) bool, false where nothing is told
 
 
 class ARPriorStage:
-    """Cross-entropy of each coordinate's bucket, in nats, the mean over coordinates.
-
-    The last rows of the data are held out.
-    """
+    """Cross-entropy of each coordinate's bucket, in nats, the mean over coordinates."""
 
     def __init__(
-        self, preset: ARPriorPreset, data: Embedded, *, seed: int = 0, note: Note = lambda _: None
+        self,
+        preset: ARPriorPreset,
+        clip: ClipParts,
+        data: EmbeddedSet,
+        *,
+        held_out: EmbeddedSet | None = None,
+        seed: int = 0,
+        note: Note = lambda _: None,
     ):
-        """Raises SuffuseError for fewer rows than coordinates."""
+        """Raises SuffuseError for embeddings of another width than the CLIP's, or fewer of them
+        than coordinates."""
+        if data.z.shape[1] != clip.width:
+            raise SuffuseError(
+                f"embeddings of {data.z.shape[1]} numbers are not those of {clip.info.name}, which "
+                f"have {clip.width}"
+            )
         torch.manual_seed(seed)
-        self.rows, self.clip, self.dropout = len(data.image), data.clip, preset.dropout
-        self.trained = self.rows - self.rows // HELD_OUT
-        self.net = ARPrior(_config(preset, data, self.trained))
-        self.net.fit(data.image[: self.trained], data.text[: self.trained])
+        self.clip, self.data, self.held_out = clip, data, held_out
+        self.tower = clip.model.text.requires_grad_(False)
+        self.dropout = preset.dropout
+        self.net = ARPrior(_config(preset, clip, data))
+        self._fit(note)
         self.nets = nn.ModuleDict({"prior": self.net})
-        places = self.net.coordinates
-        self.coordinates = places.ids(data.image)  # (N, K)
-        self.ids, self.text = data.ids, data.text
-        self.dots = self.net.dot_ids((data.image * data.text).sum(1))
-        lost = (places.embedding(self.coordinates) - data.image).square().sum()
-        share = (lost / (data.image - data.image.mean(0)).square().sum()).item()
+
+    def _fit(self, note: Note) -> None:
+        """The coordinates, and the buckets of dot products, of the data."""
+        z, places = self.data.z.float(), self.net.coordinates
+        places.fit(z)
+        rows = torch.arange(len(z))[:MEASURED]
+        ids = self.data.ids[rows, rows % self.data.ids.shape[1]].long()
+        self.net.fit_dots((z[rows] * self._texts(ids)).sum(1))
+        lost = (places.embedding(places.ids(z)) - z).square().sum()
+        share = (lost / (z - z.mean(0)).square().sum()).item()
         note(
-            f"{self.coordinates.shape[1]} of {data.image.shape[1]} coordinates in {preset.buckets} "
-            f"buckets lose {share:.2%} of the variance"
+            f"{len(places.basis)} of {z.shape[1]} coordinates in {places.buckets} buckets lose "
+            f"{share:.2%} of the variance"
         )
+
+    @torch.no_grad()
+    def _texts(self, ids: Tensor) -> Tensor:
+        """Tokens (N, L) -> embeddings (N, D) of length 1, on the CPU."""
+        device = self.tower.token.weight.device
+        parts = [self.tower(part.to(device)).pooled for part in ids.split(AT_ONCE)]
+        return normalize(torch.cat(parts).float(), dim=1).cpu()
 
     def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
         rng = np.random.default_rng((seed, step))
-        mine = rows or slice(None)
-        found = torch.from_numpy(rng.integers(self.trained, size=size)[mine])
-        return self._batch(found, torch.from_numpy(rng.random(size)[mine] >= self.dropout))
-
-    def _batch(self, rows: Tensor, keep: Tensor) -> Batch:
-        told = Told(self.ids[rows], self.text[rows], self.dots[rows], keep)
-        return Batch(self.coordinates[rows], told)
+        found = self.data.batch(step, size, seed, rows, rng)
+        keep = torch.from_numpy(rng.random(size) >= self.dropout)[rows or slice(None)]
+        return Batch(found.z, found.ids[:, 0], keep)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        logits = self.net(batch.coordinates, batch.told)  # (B, K, buckets)
-        return cross_entropy(logits.flatten(0, 1), batch.coordinates.flatten()), {}
+        return self._losses(self.net, batch).mean(), {}
+
+    def _losses(self, net: ARPrior, batch: Batch) -> Tensor:
+        """(B, K)"""
+        # Half precision would put numbers into wrong buckets.
+        with torch.no_grad(), torch.autocast(batch.z.device.type, enabled=False):
+            pooled = self.tower(batch.ids).pooled
+            assert pooled is not None
+            text = normalize(pooled.float(), dim=1)
+            found = net.coordinates.ids(batch.z)
+            told = Told(batch.ids, text, net.dot_ids((batch.z * text).sum(1)), batch.keep)
+        logits = net(found, told).transpose(1, 2)  # (B, buckets, K)
+        return cross_entropy(logits, found, reduction="none")
 
     @torch.no_grad()
     def score(self, nets: nn.ModuleDict) -> float | None:
-        """The loss of the rows that were held out, all told; None where there are none."""
+        """The loss of what is held out, all told; None if nothing is."""
+        if self.held_out is None:
+            return None
         net: Any = nets["prior"].eval()
         losses = []
-        for part in torch.arange(self.trained, self.rows).split(AT_ONCE):
-            found = self._batch(part, torch.ones(len(part), dtype=torch.bool))
-            batch: Batch = to_device(found, net.out.weight.device)
-            logits = net(batch.coordinates, batch.told).transpose(1, 2)  # (B, buckets, K)
-            losses.append(cross_entropy(logits, batch.coordinates, reduction="none"))
-        return torch.cat(losses).mean().item() if losses else None
+        for rows in torch.arange(len(self.held_out.z)).split(AT_ONCE):
+            ids = self.held_out.ids[rows, rows % self.held_out.ids.shape[1]].long()
+            batch = Batch(self.held_out.z[rows].float(), ids, torch.ones(len(rows)).bool())
+            losses.append(self._losses(net, to_device(batch, net.out.weight.device)))
+        return torch.cat(losses).mean().item()
 
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:
-        """There is nothing to look at."""
+        """An embedding is nothing to look at."""
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
         prior: Any = nets["prior"]
-        save_ar_prior(prior, folder, self.clip)
+        save_ar_prior(prior, folder, self.clip.info.hash())
 
 
-def _config(preset: ARPriorPreset, data: Embedded, trained: int) -> ARPriorConfig:
+def _config(preset: ARPriorPreset, clip: ClipParts, data: EmbeddedSet) -> ARPriorConfig:
     kept = preset.coordinates
     if kept is None:
-        _, _, variance = components(data.image[:trained])
-        shares = variance.cumsum(0) / variance.sum()
-        kept = int((shares < KEPT).sum()) + 1
+        _, _, variance = components(data.z)
+        kept = int((variance.cumsum(0) / variance.sum() < KEPT).sum()) + 1
     return ARPriorConfig(
-        embedding=data.image.shape[1],
+        embedding=clip.width,
         coordinates=kept,
         buckets=preset.buckets,
         dots=preset.dots,
-        vocab=data.vocab,
-        tokens=data.ids.shape[1],
+        vocab=clip.model.text.config.vocab,
+        tokens=data.ids.shape[2],
         width=preset.width,
         layers=preset.layers,
         heads=preset.heads,
@@ -176,79 +199,51 @@ def ar_prior_stage(
     seed: int,
     *,
     clip: str | None = None,
-    data: Path | None = None,
+    data: str | None = None,
     device: torch.device | str = "cpu",
     note: Note = lambda _: None,
 ) -> ARPriorStage:
     """The prior of `preset`, ready to train.
 
-    clip: the CLIP in whose space it predicts; None for the bundled one
-    data: a file of embeddings; None for the emoji world, whose are kept in `output`
+    clip: in whose space it predicts; None for the bundled one
+    data: pictures that `open_stream` finds, or a .safetensors file of embeddings: `z` (N, D) and
+        `ids` (N, captions, L); None for the emoji world
 
-    Raises SuffuseError.
+    Embeddings of pictures are kept in `output` for a resumed run. Raises SuffuseError.
     """
-    if data is not None and clip is not None:
-        raise SuffuseError("a file of embeddings brings its own CLIP's: name only one of the two")
+    parts = open_clip_parts(clip, device=device)
+    text = TextEncoder(parts.tokenizer, parts.model.text)
+    if data is not None and data.endswith(".safetensors"):
+        return ARPriorStage(preset, parts, _read(data), seed=seed, note=note)
     if data is None:
-        found = _kept(load_clip(clip, str(device), "float32"), preset, output / FILE, seed, note)
+        held_out = embed(parts, text, scenes(preset.world, HELD_OUT, seed, "test"))
+        seen, whose = scenes(preset.world, preset.scenes, seed), repr((preset.scenes, preset.world))
     else:
-        found = open_embedded(data)
-    return ARPriorStage(preset, found, seed=seed, note=note)
+        pictures = opened(data, preset.preprocess, False)
+        assert isinstance(pictures, FolderStream)
+        held_out, seen, whose = None, of_folder(pictures, seed), pictures.identity
+    origin = hashlib.sha256(
+        f"{whose} {seed} {parts.info.hash()}".encode("utf-8", "surrogateescape")
+    )
+
+    def made() -> EmbeddedSet:
+        note("looking at the pictures")
+        return embed(parts, text, seen)
+
+    found = kept(made, output / FILE, origin.hexdigest(), note)
+    return ARPriorStage(preset, parts, found, held_out=held_out, seed=seed, note=note)
 
 
-# ---- embeddings ----------------------------------------------------------------------------------
-
-
-def _kept(clip: Clip, preset: ARPriorPreset, path: Path, seed: int, note: Note) -> Embedded:
-    """The emoji world's, from the file of a run that is resumed."""
-    origin = f"{preset.world} {preset.scenes} {seed} {clip.info.hash()}"
-    if path.is_file() and open_tensors(path).metadata.get("origin") == origin:
-        return open_embedded(path)
-    note(f"embedding {preset.scenes} scenes and their captions")
-    found = embed_scenes(clip, preset.world, preset.scenes, seed)
-    save_embedded(found, path, origin)
-    return found
-
-
-def embed_scenes(clip: Clip, world: World, scenes: int, seed: int = 0) -> Embedded:
-    """The first scenes of the world's `seed`, each with a caption in either language."""
-    parts: list[tuple[Tensor, Tensor, Tensor]] = []
-    for start in range(0, scenes, AT_ONCE):
-        count = min(AT_ONCE, scenes - start)
-        pictures, captions, _ = world.batch(start, count, language="both", seed=seed)
-        images = clip.images([Image.fromarray(picture) for picture in pictures])
-        cut: Note = lambda line: None  # noqa: E731  (captions of the world may be long)
-        parts.append((images, clip.texts(captions, cut), clip.ids(captions, cut)))
-    image, text, ids = (torch.cat(column) for column in zip(*parts))
-    return Embedded(image, text, ids, clip.parts.model.text.config.vocab, clip.info.hash())
-
-
-def save_embedded(data: Embedded, path: Path, origin: str = "") -> None:
-    """A file that `open_embedded` opens, whole or not at all."""
-    said = {"vocab": str(data.vocab), "clip": data.clip or "", "origin": origin}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.tmp")
-    tensors = {"image": data.image, "text": data.text, "ids": data.ids}
-    save_file({name: t.contiguous() for name, t in tensors.items()}, fresh, said)
-    fresh.replace(path)
-
-
-def open_embedded(path: Path) -> Embedded:
-    """A safetensors file with `image` (N, D) and `text` (N, D) of CLIP, and `ids` (N, L).
-
-    Embeddings are brought to length 1. Raises SuffuseError for anything else.
-    """
+def _read(path: str) -> EmbeddedSet:
+    """Embeddings that somebody made. Raises SuffuseError where they do not fit together."""
     file = open_tensors(path)
-    lacking = [name for name in ("image", "text", "ids") if name not in file]
+    lacking = [name for name in ("z", "ids") if name not in file]
     if lacking:
-        raise SuffuseError(f"{path}: has no tensor {lacking[0]!r}; needed are image, text and ids")
-    image, text = (normalize(file.read(n, torch.float32), dim=-1) for n in ("image", "text"))
-    ids = file.read("ids", torch.int64)
-    if image.dim() != 2 or image.shape != text.shape or ids.dim() != 2 or len(ids) != len(image):
-        shapes = ", ".join(str(tuple(t.shape)) for t in (image, text, ids))
-        raise SuffuseError(f"{path}: image (N, D), text (N, D) and ids (N, L) do not fit: {shapes}")
-    if not bool((image.isfinite() & text.isfinite()).all()) or int(ids.min()) < 0:
-        raise SuffuseError(f"{path}: holds embeddings that are not finite, or tokens below 0")
-    said = str(file.metadata.get("vocab") or 0)
-    vocab = max(int(said) if said.isdigit() else 0, int(ids.max()) + 1)
-    return Embedded(image, text, ids, vocab, str(file.metadata.get("clip") or "") or None)
+        raise SuffuseError(f"{path}: has no tensor {lacking[0]!r}; needed are z and ids")
+    z, ids = file.read("z", torch.float32), file.read("ids", torch.int64)
+    if z.dim() != 2 or ids.dim() != 3 or len(z) != len(ids) or not len(z):
+        shapes = f"{tuple(z.shape)}, {tuple(ids.shape)}"
+        raise SuffuseError(f"{path}: z (N, D) and ids (N, captions, L) do not fit: {shapes}")
+    if not bool(z.isfinite().all()):
+        raise SuffuseError(f"{path}: holds embeddings that are not finite")
+    return EmbeddedSet(normalize(z, dim=1), ids, torch.empty(len(z), 0, 1, 1))
