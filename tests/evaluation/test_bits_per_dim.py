@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from normal_score import normal
 from scipy.stats import norm
 
-from normal_score import normal
 from suffuse.data.stream import Broken
 from suffuse.diffusion.bound import bits_per_dim
 from suffuse.diffusion.guidance import bind

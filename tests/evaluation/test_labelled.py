@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-
 from sight import clip, picture
+
 from suffuse.data.emoji import World, held_out_background
 from suffuse.errors import SuffuseError
 from suffuse.evaluation.labelled import UNKNOWN, emoji_singles, open_classes, see, world_of

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import pipeline, randomise
 
 from suffuse.data.preprocess import Preprocess
 from suffuse.errors import SuffuseError
@@ -18,7 +19,6 @@ from suffuse.evaluation.reconstruction import (
 )
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.weights.perceptual import open_perceptual, save_features
-from tiny import pipeline, randomise
 
 
 @pytest.fixture(scope="module")

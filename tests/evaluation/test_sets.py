@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import randomise
 
 from suffuse.errors import SuffuseError
 from suffuse.evaluation.features import (
@@ -23,7 +24,6 @@ from suffuse.evaluation.sets import compare, load_statistics
 from suffuse.networks.inception import Inception
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.weights.perceptual import save_features
-from tiny import randomise
 
 LPIPS = Path(__file__).parents[1] / "parity" / "taming" / "lpips" / "lpips.pt"
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import randomise
 
 from suffuse.errors import SuffuseError
 from suffuse.evaluation.features import StackNetwork
@@ -17,7 +18,6 @@ from suffuse.systems.sr3 import SuperResolution, drawn_by
 from suffuse.training.sr3 import sr3_stage
 from suffuse.training.sr3_presets import SR3S
 from suffuse.weights.pixel import Inference
-from tiny import randomise
 
 
 @pytest.fixture

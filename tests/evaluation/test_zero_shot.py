@@ -7,9 +7,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sight import clip, picture
 from torch.nn.functional import normalize, one_hot
 
-from sight import clip, picture
 from suffuse.errors import SuffuseError
 from suffuse.evaluation import retrieval, templates
 from suffuse.evaluation.labelled import Seen, see

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import suffuse
 import tiny
 from sight import clip
+
+import suffuse
 from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.explain import explain

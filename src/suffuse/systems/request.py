@@ -183,7 +183,7 @@ class Request:
         found = {f.name: getattr(self, f.name) for f in fields(self)}
         for name in PICTURES:
             if found[name] is not None:
-                found[name] = _fingerprint(found[name])
+                found[name] = fingerprint(found[name])
         if self.loras is not None:
             known = [additions.fingerprint(path) | {"scale": scale} for path, scale in self.loras]
             found["loras"] = known
@@ -211,7 +211,7 @@ class Request:
         values = dict(data)
         for name in PICTURES:
             if values.get(name) is not None:
-                values[name] = _find(values[name], name)
+                values[name] = find_picture(values[name], name)
         return cls(**values)
 
 
@@ -273,7 +273,8 @@ def picture_hash(source: Picture) -> str:
         raise SuffuseError(f"cannot read the picture '{fspath(source)}': {why}") from None
 
 
-def _fingerprint(source: Picture) -> dict[str, str]:
+def fingerprint(source: Picture) -> dict[str, str]:
+    """A picture as it is recorded: its SHA-256, and its path if it is a file."""
     from PIL import Image
 
     digest = picture_hash(source)
@@ -282,7 +283,8 @@ def _fingerprint(source: Picture) -> dict[str, str]:
     return {"path": fspath(source), "sha256": digest}
 
 
-def _find(value: Any, role: str) -> Any:
+def find_picture(value: Any, role: str) -> Any:
+    """The path of a recorded picture, whose file has not changed since. Raises SuffuseError."""
     if not isinstance(value, Mapping):
         return value
     if not isinstance(value.get("path"), str):
