@@ -16,12 +16,16 @@ from suffuse.cli import (
     finetune,
     generate,
     inspect,
+    manipulate,
+    search,
     studio,
     train,
+    train_ar_prior,
     train_clip,
     train_pixel,
     upscale,
 )
+from suffuse.cli.report import ReportCommand
 
 
 class Group(TyperGroup):
@@ -62,7 +66,11 @@ def _suffuse(
 
 app.command("generate")(generate.generate)
 app.command("explain")(explain.explain)
+app.command("vary")(manipulate.vary)
+app.command("blend")(manipulate.blend)
+app.command("edit")(manipulate.edit)
 app.command("upscale")(upscale.upscale)
+app.command("search", cls=ReportCommand)(search.search)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")
@@ -72,6 +80,7 @@ train.app.command("adm")(train_pixel.adm)
 train.app.command("classifier")(train_pixel.classifier)
 train.app.command("sr3")(train_pixel.sr3)
 train.app.command("clip")(train_clip.clip)
+train.app.command("ar-prior")(train_ar_prior.ar_prior)
 train.app.command("finetune")(finetune.finetune)
 app.add_typer(train.app, name="train")
 app.add_typer(evaluate.app, name="evaluate")

@@ -55,8 +55,10 @@ def _picture(file: Path) -> dict[str, Any]:
     shown = found.parameters
     answer: dict[str, Any] = {"prompt": shown.prompt, "negative": shown.negative}
     answer["parameters"] = dict(shown.fields)
-    if found.request is not None:
-        answer["request"] = dict(found.request)
+    for name, made in (("request", found.request), ("manipulation", found.manipulation)):
+        if made is None:
+            continue
+        answer[name] = dict(made)
         answer["model"] = None if found.origin is None else dataclasses.asdict(found.origin)
         answer["version"] = found.version
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,14 +71,23 @@ class Destination:
         self._number = max(self._number + 1, next_number(self._folder))
         return self._folder / file_name(self._number, seed, prompt)
 
-    def save(self, image: Image, path: Path, metadata: Metadata | None = None) -> Path:
-        """Write it, under a name beside `path` if another program took that meanwhile."""
+    def save(
+        self,
+        image: Image,
+        path: Path,
+        metadata: Metadata | None = None,
+        frames: Sequence[Image] = (),
+    ) -> Path:
+        """Write it, under a name beside `path` if another program took that meanwhile.
+
+        frames: of an animation, behind the first
+        """
         from suffuse.systems.metadata import write_png
 
         tried, i = path, 1
         while True:
             try:
-                write_png(image, tried, metadata, overwrite=self.overwrite)
+                write_png(image, tried, metadata, frames=frames, overwrite=self.overwrite)
                 return tried
             except FileExistsError:
                 i += 1

@@ -66,6 +66,7 @@ def _train(
     if shown:
         from suffuse.cli.table import grid
         from suffuse.training.adm_presets import ADMS, CLASSIFIERS
+        from suffuse.training.ar_prior import AR_PRIORS
         from suffuse.training.clip_presets import CLIPS
         from suffuse.training.finetune_presets import FINETUNES
         from suffuse.training.pixel_presets import DDPMS
@@ -83,6 +84,7 @@ def _train(
             "classifier": CLASSIFIERS,
             "sr3": SR3S,
             "clip": CLIPS,
+            "ar-prior": AR_PRIORS,
             "finetune": FINETUNES,
         }
         for stage, table in tables.items():

@@ -127,20 +127,33 @@ class World:
         return pictures, captions, scenes
 
     def rival(self, scene: Scene, rng: np.random.Generator, split: str = "train") -> Scene:
-        """A scene of the same things that another sentence describes.
+        """A scene that differs in a word: in its things, or in how they stand, or in what colour.
 
-        Another size, number, relation or order, or, for one in three, another background. Whoever
-        learns to tell pictures by their captions learns little from strangers: the hard ones are
-        those that differ in a word (2210.01936). Raises SuffuseError as `scene` does.
+        Whoever learns to tell pictures by their captions learns little from strangers: the hard
+        ones are those that share all but one word (2210.01936). Raises SuffuseError as `scene`
+        does.
         """
+        change = int(rng.integers(3))
         for _ in range(_PATIENCE):
-            if rng.random() < 1 / 3:
+            if change == 0:
                 other = replace(scene, background=self._background(rng, split))
+            elif change == 1:
+                other = replace(scene, placed=self._replaced(scene, rng))
             else:
                 other = self._rearranged(scene, rng)
             if other != scene and self.allowed(other, split):
                 return other
         raise SuffuseError(f"{scene.things[0].en} has no rival in a world so small")
+
+    def _replaced(self, scene: Scene, rng: np.random.Generator) -> tuple[Placed, ...]:
+        """One of the things is another one."""
+        old = scene.things[int(rng.integers(scene.count))]
+        new = self._choose(rng, 1)[0]
+        if new in scene.things:
+            return scene.placed
+        return tuple(
+            replace(item, thing=new) if item.thing == old else item for item in scene.placed
+        )
 
     def _rearranged(self, scene: Scene, rng: np.random.Generator) -> Scene:
         things, relation, size = list(scene.things), scene.relation, scene.size

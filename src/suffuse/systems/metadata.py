@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from os import PathLike, fspath
 from pathlib import Path
@@ -28,6 +28,9 @@ from suffuse.systems.request import Request
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from suffuse.systems.manipulation import Manipulation
+
+FRAME = 150  # milliseconds that a frame of an animation is shown
 _EXIF_IFD, _USER_COMMENT = 0x8769, 0x9286
 
 
@@ -47,26 +50,34 @@ class Origin:
 
 @dataclass(frozen=True)
 class Metadata:
-    """What is stored in a picture. `request` is None where another program made it."""
+    """What is stored in a picture. Of `request` and `manipulation` it has one, or none where
+    another program made it."""
 
     parameters: Parameters
     request: Mapping[str, Any] | None = None  # as Request.to_json gives it
     origin: Origin | None = None
     version: str | None = None
+    manipulation: Mapping[str, Any] | None = None  # as Manipulation.to_json gives it
 
     def for_image(self, seed: int, size: tuple[int, int]) -> Metadata:
-        """The metadata of one picture of a batch: its own seed, n = 1, its size in pixels."""
+        """The metadata of one picture of a batch: its own seed, n = 1, its size in pixels.
+
+        One that was kept of many says no more of these: its seed alone makes it again.
+        """
         width, height = size
         shown = dict(self.parameters.fields) | {"Seed": str(seed), "Size": f"{width}x{height}"}
-        request = None if self.request is None else {**self.request, "seed": seed, "n": 1}
+        own = {"seed": seed, "n": 1, "best_of": None}
+        request = None if self.request is None else {**self.request, **own}
         return replace(self, parameters=replace(self.parameters, fields=shown), request=request)
 
     def chunks(self) -> dict[str, str]:
         """The PNG text chunks, by keyword."""
         found = {"parameters": infotext.write(self.parameters)}
-        if self.request is not None:
-            body = {"version": self.version, "request": self.request}
-            body["model"] = None if self.origin is None else asdict(self.origin)
+        made = {"request": self.request, "manipulation": self.manipulation}
+        made = {key: value for key, value in made.items() if value is not None}
+        if made:
+            model = None if self.origin is None else asdict(self.origin)
+            body = {"version": self.version, **made, "model": model}
             found["suffuse"] = json.dumps(body, ensure_ascii=False)
         return found
 
@@ -76,6 +87,8 @@ class Metadata:
         Raises SuffuseError where something stored cannot be used, unless it is changed anyway.
         """
         changes = dict(changes or {})
+        if self.manipulation is not None:
+            raise SuffuseError(f"this picture was made by `suffuse {self.manipulation['kind']}`")
         if self.request is not None:
             return Request.from_json({**self.request, **changes})
         values = infotext.request_values(self.parameters)
@@ -93,6 +106,19 @@ def describe(request: Request, origin: Origin) -> Metadata:
     shown = infotext.describe(request, origin.name, origin.hash, pictures)
     fields = {**shown.fields, "Version": f"suffuse {suffuse.__version__}"}
     return Metadata(replace(shown, fields=fields), data, origin, suffuse.__version__)
+
+
+def describe_manipulation(asked: Manipulation, origin: Origin) -> Metadata:
+    """The metadata of a resolved manipulation; hashes its pictures once."""
+    data = asked.to_json()
+    values = {"Steps": asked.how.steps, "Sampler": "DDIM", "CFG scale": asked.how.guidance}
+    values |= {"Seed": asked.seed, "Eta": asked.eta if asked.kind == "vary" else None}
+    values |= {"Model hash": origin.hash and origin.hash[:10], "Model": origin.name}
+    values |= {"Init image hash": data["image"]["sha256"][:10], "Manipulation": asked.kind}
+    values |= {"Version": f"suffuse {suffuse.__version__}"}
+    fields = {name: f"{value}" for name, value in values.items() if value is not None}
+    shown = Parameters(asked.after, fields=fields)
+    return Metadata(shown, origin=origin, version=suffuse.__version__, manipulation=data)
 
 
 def read_parameters(path: str | PathLike[str]) -> Metadata:
@@ -125,8 +151,10 @@ def read_parameters(path: str | PathLike[str]) -> Metadata:
 def _ours(name: str, texts: Mapping[str, str]) -> Metadata:
     try:
         body = json.loads(texts["suffuse"])
-        request, model, version = body["request"], body.get("model"), body.get("version")
-        prompt, negative = str(request["prompt"]), str(request.get("negative", ""))
+        model, version, manipulation = (body.get(n) for n in ("model", "version", "manipulation"))
+        request = body["request"] if manipulation is None else None
+        said = {"prompt": manipulation["after"]} if request is None else request
+        prompt, negative = str(said["prompt"]), str(said.get("negative", ""))
         origin = None if model is None else Origin(**model)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise SuffuseError(f"the record in '{name}' is damaged: {error}") from error
@@ -134,7 +162,7 @@ def _ours(name: str, texts: Mapping[str, str]) -> Metadata:
     if "parameters" in texts:
         # Our own record has the prompts to the letter; the text may split a prompt (see infotext).
         shown = replace(shown, fields=infotext.parse(texts["parameters"]).fields)
-    return Metadata(shown, request, origin, version)
+    return Metadata(shown, request, origin, version, manipulation)
 
 
 def stored_text(image: Image) -> dict[str, str]:
@@ -168,9 +196,10 @@ def write_png(
     path: str | PathLike[str],
     metadata: Metadata | None = None,
     *,
+    frames: Sequence[Image] = (),
     overwrite: bool = False,
 ) -> None:
-    """Write a PNG so that at every moment there is either the whole file or none.
+    """Write a PNG, with `frames` an animation, so that there is ever the whole file or none.
 
     Written under a temporary name in the same folder, flushed to the disk, then renamed. Raises
     FileExistsError when `path` exists and `overwrite` is not set, SuffuseError when it cannot be
@@ -178,21 +207,28 @@ def write_png(
     """
     path = Path(path)
     try:
-        write_bytes(png_bytes(image, metadata), path, overwrite=overwrite)
+        write_bytes(png_bytes(image, metadata, frames=frames), path, overwrite=overwrite)
     except FileExistsError:
         raise
     except OSError as error:
         raise SuffuseError(f"cannot write '{path}': {error.strerror or error}") from error
 
 
-def png_bytes(image: Image, metadata: Metadata | None = None, *, level: int = 6) -> bytes:
+def png_bytes(
+    image: Image,
+    metadata: Metadata | None = None,
+    *,
+    level: int = 6,
+    frames: Sequence[Image] = (),
+) -> bytes:
     """The PNG file of a picture, with its text chunks; `level` is zlib's, 1 = quick."""
     from PIL.PngImagePlugin import PngInfo
 
     info, file = PngInfo(), io.BytesIO()
     for key, value in (metadata.chunks() if metadata else {}).items():
         info.add_text(key, value)
-    image.save(file, format="PNG", pnginfo=info, compress_level=level)
+    moving = {"save_all": True, "append_images": list(frames), "duration": FRAME, "loop": 0}
+    image.save(file, "PNG", pnginfo=info, compress_level=level, **(moving if frames else {}))
     return file.getvalue()
 
 

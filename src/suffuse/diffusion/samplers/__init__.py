@@ -26,6 +26,7 @@ from suffuse.diffusion.samplers.dpm2 import dpm2, dpm2_a
 from suffuse.diffusion.samplers.dpm_solver import multistep, singlestep
 from suffuse.diffusion.samplers.dpmpp import dpmpp_2s_a, dpmpp_sde
 from suffuse.diffusion.samplers.euler import euler, euler_a, heun
+from suffuse.diffusion.samplers.inversion import ddim_inverse
 from suffuse.diffusion.samplers.lcm import lcm
 from suffuse.diffusion.samplers.lms import lms
 from suffuse.diffusion.samplers.plms import plms
@@ -38,6 +39,7 @@ __all__ = [
     "Noise",
     "Resolved",
     "Step",
+    "ddim_inverse",
     "ddim_reverse",
     "resolve",
     "sampler_names",
