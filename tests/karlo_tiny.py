@@ -5,17 +5,32 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers import PriorTransformer, UnCLIPScheduler, UNet2DConditionModel, UNet2DModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DDPMScheduler,
+    KandinskyV22PriorPipeline,
+    PriorTransformer,
+    StableUnCLIPImg2ImgPipeline,
+    StableUnCLIPPipeline,
+    UnCLIPScheduler,
+    UNet2DConditionModel,
+    UNet2DModel,
+)
 from diffusers.pipelines.deprecated.unclip import (
     UnCLIPImageVariationPipeline,
     UnCLIPPipeline,
     UnCLIPTextProjModel,
 )
-from tiny import TEXT, TOKENIZER, randomise
+from diffusers.pipelines.stable_diffusion.stable_unclip_image_normalizer import (
+    StableUnCLIPImageNormalizer,
+)
+from tiny import SCHEDULER, TEXT, TOKENIZER, UNET, VAE, randomise
 from torch import nn
 from transformers import (
     CLIPImageProcessorPil,
     CLIPTextConfig,
+    CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     CLIPVisionConfig,
@@ -110,6 +125,36 @@ def karlo() -> UnCLIPPipeline:
 def variations() -> UnCLIPImageVariationPipeline:
     """UnCLIPImageVariationPipeline."""
     return UnCLIPImageVariationPipeline(**towers(), **image_tower(), **decoder())
+
+
+def kandinsky_prior() -> KandinskyV22PriorPipeline:
+    """KandinskyV22PriorPipeline."""
+    scheduler = UnCLIPScheduler(**SCHEDULERS["prior_scheduler"])
+    tower = image_tower()
+    tower["image_processor"] = tower.pop("feature_extractor")
+    return KandinskyV22PriorPipeline(prior=prior(), scheduler=scheduler, **towers(), **tower)
+
+
+def stable(from_text: bool = False) -> StableUnCLIPImg2ImgPipeline | StableUnCLIPPipeline:
+    """StableUnCLIPImg2ImgPipeline, or StableUnCLIPPipeline."""
+    doors = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 2 * WIDTH}
+    tokenizer = CLIPTokenizer.from_pretrained(TOKENIZER)
+    text = CLIPTextModel(CLIPTextConfig(**TEXT, vocab_size=len(tokenizer)))
+    timing = {k: v for k, v in SCHEDULER.items() if k != "skip_prk_steps"}
+    parts: dict[str, Any] = {
+        "unet": seeded(UNet2DConditionModel(**UNET, **doors), 8),
+        "vae": seeded(AutoencoderKL(**VAE), 9),
+        "text_encoder": seeded(text, 10),
+        "tokenizer": tokenizer,
+        "scheduler": DDIMScheduler(**timing, clip_sample=False),
+        "image_normalizer": seeded(StableUnCLIPImageNormalizer(WIDTH), 11),
+        "image_noising_scheduler": DDPMScheduler(beta_schedule="squaredcos_cap_v2"),
+    }
+    if not from_text:
+        return StableUnCLIPImg2ImgPipeline(**parts, **image_tower())
+    before = {f"prior_{name}": part for name, part in towers().items()}
+    scheduler = UnCLIPScheduler(**SCHEDULERS["prior_scheduler"])
+    return StableUnCLIPPipeline(prior=prior(), prior_scheduler=scheduler, **before, **parts)
 
 
 def seeded(module: nn.Module, seed: int) -> Any:

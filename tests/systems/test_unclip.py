@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import deviation
 
 import suffuse
 from suffuse.diffusion.noise import Noise
@@ -20,6 +21,7 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import together
 from suffuse.systems.request import Request
 from suffuse.systems.unclip import UnCLIP
+from suffuse.systems.unclip_load import load_prior
 
 diffusers.logging.set_verbosity_error()
 
@@ -69,13 +71,56 @@ def test_the_same_variations_as_diffusers(tmp_path: Path) -> None:
     pipe = quiet(karlo_tiny.variations())
     pipe.save_pretrained(tmp_path)
     system = suffuse.load(tmp_path, "cpu", "float32")
-    image = Image.radial_gradient("L").resize((40, 30)).convert("RGB")
     asked = {"decoder_num_inference_steps": 6, "decoder_guidance_scale": 2.0, "output_type": "np"}
-    want = pipe(image, generator=karlo_tiny.generators(4), **asked).images
-    (got,) = system.generate(image=image, seed=4, steps=6, guidance=2.0)
+    want = pipe(IMAGE, generator=karlo_tiny.generators(4), **asked).images
+    (got,) = system.generate(image=IMAGE, seed=4, steps=6, guidance=2.0)
     assert far(got, want[0]) < 1
     with pytest.raises(SuffuseError, match="has no prior, it makes variations of pictures"):
         system.generate("a red cat")
+
+
+IMAGE = Image.radial_gradient("L").resize((40, 30)).convert("RGB")
+
+
+def test_stable_variations_are_diffusers(tmp_path: Path) -> None:
+    """Stable Diffusion 2.1's unCLIP: a picture and a text, more or less noise on the embedding."""
+    pipe = quiet(karlo_tiny.stable())
+    pipe.save_pretrained(tmp_path)
+    asked = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "np"}
+    for level in (0, 300):
+        want = pipe(
+            IMAGE, "a cat", generator=karlo_tiny.generators(4)[0], noise_level=level, **asked
+        ).images
+        system = suffuse.load(tmp_path, "cpu", "float32", noise_level=level)
+        (got,) = system.generate("a cat", image=IMAGE, seed=4, steps=4, guidance=3.0)
+        assert far(got, want[0]) < 1
+    assert system.resolve(Request(image=IMAGE)).guidance == 10.0
+    with pytest.raises(SuffuseError, match="no text encoder in the space of its pictures"):
+        system.embed_text("a cat")
+    with pytest.raises(SuffuseError, match="noise_level must be from 0 to 999, not 1000"):
+        suffuse.load(tmp_path, noise_level=1000)
+
+
+def test_stable_pictures_of_a_text_are_diffusers(tmp_path: Path) -> None:
+    pipe = quiet(karlo_tiny.stable(from_text=True))
+    pipe.save_pretrained(tmp_path)
+    system = suffuse.load(tmp_path, "cpu", "float32")
+    asked = {"num_inference_steps": 3, "guidance_scale": 3.0, "output_type": "np"}
+    want = pipe("a cat", generator=karlo_tiny.generators(4)[0], **asked).images
+    (got,) = system.generate("a cat", seed=4, steps=3, guidance=3.0)
+    assert far(got, want[0]) < 1
+
+
+def test_kandinskys_prior_is_diffusers(tmp_path: Path) -> None:
+    pipe = quiet(karlo_tiny.kandinsky_prior())
+    pipe.save_pretrained(tmp_path)
+    prior = load_prior(tmp_path, "cpu", "float32")
+    want = pipe("two dogs", generator=karlo_tiny.generators(3)).image_embeds
+    assert deviation(prior.imagine(["two dogs"], [3]), want) < 1e-4
+    picture = prior.embedder.images([IMAGE])
+    assert picture.shape == want.shape
+    with pytest.raises(SuffuseError, match="is a prior alone"):
+        suffuse.load(tmp_path)
 
 
 def test_a_picture_is_the_same_in_any_company(karlo: UnCLIP) -> None:

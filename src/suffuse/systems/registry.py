@@ -84,7 +84,7 @@ LOADERS: dict[str, Callable[..., System]] = {
     "SR3": load_upscaler,
     "UnCLIP": open_unclip,
 }
-HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema")}
+HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema"), "UnCLIP": ("noise_level",)}
 _FILES = {
     "U-Net (guided-diffusion)": "ADM",
     "U-Net (original)": "ADM",

@@ -23,7 +23,7 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import boxes, generate
 from suffuse.systems.generate import Job
 from suffuse.systems.request import Progress, Request
-from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, PixelDecoder
+from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, NoisedEmbedding, PixelDecoder
 from suffuse.systems.unclip_prior import Embedder, Prior
 from suffuse.systems.unclip_upsampler import Upsampler
 from suffuse.weights.parts import Defaults, Info
@@ -92,7 +92,7 @@ class UnCLIP:
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.embedder.towers.text.token.weight.dtype
+        return self.embedder.weight.dtype
 
     @property
     def sampling(self) -> Sampling:
@@ -113,7 +113,9 @@ class UnCLIP:
             found += [decoder.parts.unet, decoder.parts.projection]
         else:
             parts = decoder.model.parts
-            found += [parts.unet, parts.autoencoder, parts.text, decoder.projection]
+            found += [parts.unet, parts.autoencoder, parts.text]
+            if isinstance(decoder.projection, nn.Module):
+                found.append(decoder.projection)
         if self.prior is not None:
             found.append(self.prior.parts.network)
         if self.upsampler is not None:
@@ -174,7 +176,7 @@ class UnCLIP:
         )
         # Nothing of the picture is kept as a start.
         found = generate.counted(replace(found, strength=1.0), self._grid(found))
-        if found.steps == 1:
+        if found.steps == 1 and isinstance(self.decoder, PixelDecoder):
             raise SuffuseError(f"steps must be at least 2 for {name}, not 1")
         return found
 
@@ -183,6 +185,7 @@ class UnCLIP:
         varied = requests[0].image is not None
         grid = self._grid(requests[0])
         stages = [grid] if varied else [self._prior().grid, grid]
+        blur = _Blur(self.decoder, varied)
         if self.upsampler is not None:
             stages.append(self.upsampler.grid)
         return Job(
@@ -190,21 +193,21 @@ class UnCLIP:
             self.decoder.shape if varied else self._prior().shape,
             self.device,
             stages[0],
-            lambda: partial(self._cascade, requests),
-            lambda noise: None,
+            lambda: partial(self._cascade, requests, blur),
+            blur.known,
             lambda row, x: self._picture(x),
             steps=sum(map(len, stages)),
         )
 
     def _cascade(
-        self, requests: Sequence[Request], x: Tensor, grid: Grid, noise: Noise
+        self, requests: Sequence[Request], blur: _Blur, x: Tensor, grid: Grid, noise: Noise
     ) -> Iterator[Step]:
         """All stages one after another, with one count."""
-        steps = self._stages(requests, x, grid, noise)
+        steps = self._stages(requests, blur, x, grid, noise)
         yield from (step._replace(i=i) for i, step in enumerate(steps))
 
     def _stages(
-        self, requests: Sequence[Request], x: Tensor, grid: Grid, noise: Noise
+        self, requests: Sequence[Request], blur: _Blur, x: Tensor, grid: Grid, noise: Noise
     ) -> Iterator[Step]:
         images = [request.pictures()[0] for request in requests]
         if images[0] is None:
@@ -215,10 +218,11 @@ class UnCLIP:
                 z = step.x
                 yield Step(step.i, unseen, unseen)  # there is nothing to be seen yet
             z, grid = prior.chosen(z, told), self._grid(requests[0])
+            blur.draw(noise)
             x = noise.shaped(*self.decoder.shape)() * grid.start
         else:
             z = self.embedder.images([image for image in images if image is not None])
-        for step in self._decode(requests, z, x, grid, noise):
+        for step in self._decode(requests, blur(z), x, grid, noise):
             yield step
         if self.upsampler is not None:
             yield from self.upsampler.sample(step.x.clamp(-1, 1), noise)
@@ -246,3 +250,28 @@ class UnCLIP:
         if x.shape[1:] == self.decoder.shape:
             return self.decoder.picture(x)
         return generate.to_picture(x[0])
+
+
+class _Blur:
+    """The noise of the embeddings of one batch, for decoders that are made for some.
+
+    It is drawn before the decoder's own: where a picture is varied, as the first of all.
+    """
+
+    def __init__(self, decoder: Decoder, first: bool):
+        door = decoder.projection if isinstance(decoder, LatentDecoder) else None
+        self.door = door if isinstance(door, NoisedEmbedding) else None
+        self.first, self.noise = first, torch.zeros(())
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Embeddings (B, D) with their noise."""
+        return z if self.door is None else self.door.blurred(z, self.noise)
+
+    def known(self, noise: Noise) -> None:
+        """As `Job.known`: there is no picture to start from."""
+        if self.first:
+            self.draw(noise)
+
+    def draw(self, noise: Noise) -> None:
+        if self.door is not None:
+            self.noise = noise.shaped(self.door.embedding)()

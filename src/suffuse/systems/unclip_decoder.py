@@ -20,8 +20,9 @@ from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.grid import Grid, GridSpec, make_grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.prediction import Denoiser, predict
+from suffuse.diffusion.schedule import Schedule
 from suffuse.errors import SuffuseError
-from suffuse.networks.unclip import ImageProjection
+from suffuse.networks.embed import sinusoid
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
@@ -109,23 +110,93 @@ def check_width(z: Tensor, texts: Sequence[str], width: int) -> None:
         raise SuffuseError(f"{len(z)} image embeddings for {len(texts)} captions: give one each")
 
 
+class Door(Protocol):
+    """How image embeddings enter a latent model: `ImageProjection`, or `NoisedEmbedding`."""
+
+    @property
+    def embedding(self) -> int:
+        """How many numbers an embedding has, D."""
+        ...
+
+    @property
+    def time(self) -> int:
+        """How many numbers the vector has."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """How many numbers each token has; None where there are none."""
+        ...
+
+    def __call__(self, z: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Embeddings (B, D) -> tokens (B, N, context) and vector (B, time)."""
+        ...
+
+    def nothing(self) -> tuple[Tensor | None, Tensor]:
+        """What enters where there is no embedding, of one row."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedEmbedding:
+    """Stable unCLIP's: an embedding with noise, and beside it a sinusoid that says how much.
+
+    Both are the vector, and zeros are none. `mean` and `std` (D,) normalise embeddings for the
+    noise of step `level` of `schedule`: more of it makes freer variations.
+    """
+
+    mean: Tensor
+    std: Tensor
+    schedule: Schedule
+    level: int = 0
+    context: None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level < self.schedule.T:
+            raise SuffuseError(
+                f"noise_level must be from 0 to {self.schedule.T - 1}, not {self.level}"
+            )
+
+    @property
+    def embedding(self) -> int:
+        return len(self.mean)
+
+    @property
+    def time(self) -> int:
+        return 2 * self.embedding
+
+    def blurred(self, z: Tensor, noise: Tensor) -> Tensor:
+        """Embeddings (B, D) with noise (B, D)."""
+        at = self.schedule.at(torch.tensor([self.level]))
+        alpha, sigma = at.alpha.item(), at.sigma.item()
+        return (alpha * (z - self.mean) / self.std + sigma * noise) * self.std + self.mean
+
+    def __call__(self, z: Tensor) -> tuple[None, Tensor]:
+        told = sinusoid(torch.full((len(z),), self.level, device=z.device), self.embedding)
+        return None, torch.cat((z, told), dim=1)
+
+    def nothing(self) -> tuple[None, Tensor]:
+        return None, torch.zeros(1, self.time, device=self.mean.device)
+
+
 @dataclass(frozen=True, eq=False)
 class LatentDecoder:
     """A latent diffusion model that reads image embeddings beside its captions.
 
     `projection` brings them in: tokens behind those of the text, and a vector beside the time.
+    Raises SuffuseError where it is made for another model.
     """
 
     model: LatentDiffusion
-    projection: ImageProjection
+    projection: Door
 
     def __post_init__(self) -> None:
-        config = self.model.parts.unet_config
-        made = (self.projection.context, self.projection.time)
-        if made != (config.context, config.embedding):
+        config, door = self.model.parts.unet_config, self.projection
+        reads = (config.context if door.context else None, config.vector or config.embedding)
+        if reads != (door.context, door.time):
             raise SuffuseError(
                 f"{self.model.info.name}: its U-Net reads tokens of {config.context} numbers and a "
-                f"vector of {config.embedding}, the image projection makes {made[0]} and {made[1]}"
+                f"vector of {reads[1]}, the image projection makes {door.context} and {door.time}"
             )
 
     @property
@@ -170,8 +241,8 @@ class LatentDecoder:
         check_width(z, texts, self.embedding)
         parts, z = self.model.parts, z.to(self.model.device)
         words, others = zip(*self._texts(texts, negatives or [""] * len(texts)))
-        cond = Cond.cat(words).merge(_doors(*self.projection(z)))
-        null = Cond.cat(others).merge(_doors(*self.projection.nothing()))
+        cond = Cond.cat(words).merge(self._doors(*self.projection(z)))
+        null = Cond.cat(others).merge(self._doors(*self.projection.nothing()))
         raw = cfg(parts.unet, cond, null, guidance)
         return self.sampling.bound(predict(raw, self.sampling.kind))
 
@@ -182,9 +253,8 @@ class LatentDecoder:
         pair = cache(TextEncoder(parts.tokenizer, parts.text).pair)
         return (pair((text,), (other,)) for text, other in zip(texts, negatives))
 
-
-def _doors(tokens: Tensor | None, vector: Tensor) -> Cond:
-    return Cond(tokens=tokens, vector=vector)
+    def _doors(self, tokens: Tensor | None, vector: Tensor) -> Cond:
+        return Cond(tokens=tokens, vector=vector).to(dtype=self.model.dtype)
 
 
 @dataclass(frozen=True, eq=False)

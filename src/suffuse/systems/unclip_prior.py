@@ -55,12 +55,22 @@ class Embedder:
     towers: Towers
 
     @property
+    def weight(self) -> Tensor:
+        """One of a tower's, to see where they are and in which precision."""
+        tower = self.towers.image if self.towers.text is None else self.towers.text
+        assert tower is not None
+        return next(tower.parameters())
+
+    @property
     def device(self) -> torch.device:
-        return self.towers.text.token.weight.device
+        return self.weight.device
 
     @torch.inference_mode()
     def captions(self, texts: Sequence[str], note: Note = _warn) -> Captions:
-        """What does not fit into the window is cut off, and `note` gets a line that says where."""
+        """What does not fit into the window is cut off, and `note` gets a line that says where.
+
+        Raises SuffuseError without a tower for texts.
+        """
         # A text is encoded by itself: among others its numbers could differ in the last digit.
         encode = cache(lambda text: self._caption(text, note))
         parts = [encode(text) for text in texts]
@@ -68,6 +78,8 @@ class Embedder:
 
     def _caption(self, text: str, note: Note) -> Captions:
         tokenizer, tower = self.towers.tokenizer, self.towers.text
+        if tower is None or tokenizer is None:
+            raise SuffuseError("this model has no text encoder in the space of its pictures")
         ids = window_ids(tokenizer, [text], note).to(self.device)
         found = tower(ids)
         assert found.pooled is not None
@@ -86,7 +98,7 @@ class Embedder:
         tower, prepare = self.towers.image, self.towers.prepare
         if tower is None or prepare is None:
             raise SuffuseError("this model has no image encoder, so it cannot look at a picture")
-        weight = self.towers.text.token.weight
+        weight = self.weight
         made = []
         for picture in pictures:  # one by one, for the same reason as texts
             pixels = prepare.prepare(upright(picture))[None].to(weight.device, weight.dtype)

@@ -38,11 +38,13 @@ _SCHEDULER = "scheduler_config.json"
 
 @dataclass(frozen=True, eq=False)
 class Towers:
-    """A CLIP's towers as unCLIP uses them; `image` and `prepare` are None where there is no picture
-    tower. `unit`: whether embeddings are brought to length 1, or left as the towers make them."""
+    """A CLIP's towers as unCLIP uses them; of what is not there the two fields are None.
 
-    text: ClipText
-    tokenizer: Tokenizer
+    unit: whether embeddings are brought to length 1, or left as the towers make them
+    """
+
+    text: ClipText | None = None
+    tokenizer: Tokenizer | None = None
     image: ClipVision | ClipResNet | None = None
     prepare: ClipInput | None = None
     unit: bool = False
@@ -50,7 +52,9 @@ class Towers:
     @property
     def width(self) -> int:
         """Numbers of an embedding."""
-        return self.text.config.projection or self.text.config.width
+        tower = self.image if self.text is None else self.text
+        assert tower is not None and tower.config.projection is not None  # one of a CLIP
+        return tower.config.projection
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,22 +117,22 @@ def check_widths(
 ) -> None:
     """Raises SuffuseError where parts work with embeddings of different widths, or a prior and a
     text tower with other captions."""
-    widths = {"text encoder": towers.width, **others}
-    if towers.image is not None and towers.image.config.projection is not None:
-        widths["image encoder"] = towers.image.config.projection
+    named = {"text encoder": towers.text, "image encoder": towers.image}
+    found = {part: tower.config.projection for part, tower in named.items() if tower is not None}
+    widths: dict[str, int | None] = {**found, **others}
     if prior is not None:
         widths["prior"] = prior.network.config.embedding
     if len(set(widths.values())) > 1:
         told = ", ".join(f"{part} {width}" for part, width in widths.items())
         raise SuffuseError(f"{where}: its parts are of different CLIPs, by embedding width: {told}")
-    if prior is None:
+    if prior is None or towers.text is None or towers.tokenizer is None:
         return
-    config, text = prior.network.config, towers.text.config
+    config, made = prior.network.config, (towers.tokenizer.window, towers.text.config.width)
     wanted = (config.tokens, config.states or config.embedding)
-    if wanted != (towers.tokenizer.window, text.width):
+    if wanted != made:
         raise SuffuseError(
             f"{where}: the prior reads captions of {wanted[0]} tokens of {wanted[1]} numbers, the "
-            f"text encoder makes {towers.tokenizer.window} of {text.width}"
+            f"text encoder makes {made[0]} of {made[1]}"
         )
 
 
@@ -155,15 +159,17 @@ def open_prior(folder: Path, place: Place, scheduler: str = "prior_scheduler") -
     return PriorParts(network, open_sampling(folder / scheduler))
 
 
-def open_towers(folder: Path, place: Place) -> Towers:
+def open_towers(folder: Path, place: Place, prefix: str = "") -> Towers:
     """The towers of a pipeline's folder: text encoder, tokenizer, and image encoder if it has one.
 
-    Raises SuffuseError for a text encoder that makes no embedding.
+    prefix: of the first two folders' names. Raises SuffuseError for a text encoder that makes no
+    embedding.
     """
-    text = open_text(folder / "text_encoder", Hints(), place)
+    home = folder / f"{prefix}text_encoder"
+    text = open_text(home, Hints(), place)
     if text.config.projection is None:
-        raise SuffuseError(f"{folder / 'text_encoder'}: makes no embedding of a text")
-    towers = Towers(text, load_tokenizer(folder / "tokenizer"))
+        raise SuffuseError(f"{home}: makes no embedding of a text")
+    towers = Towers(text, load_tokenizer(folder / f"{prefix}tokenizer"))
     if not (folder / "image_encoder").is_dir():
         return towers
     image, prepare = open_image_tower(folder, place)
