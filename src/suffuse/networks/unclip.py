@@ -16,7 +16,8 @@ class ImageProjection(nn.Module):
     """Image embeddings (B, D) -> tokens (B, N, W) of the context, vector (B, E) beside the time.
 
     With `hidden` the way to the tokens has a middle layer that wide: what stands where in a picture
-    is no linear function of its embedding. `null` is the embedding that stands for none, learned while some are left out of training.
+    is no linear function of its embedding. `null` is the embedding that stands for none, learned
+    while some are left out of training.
     `scale` multiplies embeddings on their way in: 1 for checkpoints that read them as CLIP made
     them, the root of D for unit-length ones, whose numbers are then about 1.
     """

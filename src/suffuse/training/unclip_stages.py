@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from suffuse.data.folder import FolderStream
 from suffuse.data.preprocess import Preprocess
 from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.samplers import ddim
 from suffuse.errors import SuffuseError
-from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.clip import ClipText
-from suffuse.networks.lora import Adapter
 from suffuse.networks.prior import DiffusionPrior, PriorConfig
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
+from suffuse.systems.latent import LatentDiffusion
+from suffuse.systems.unclip_decoder import LatentDecoder
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.checkpoint import checkpoints
 from suffuse.training.embedded import Batch, EmbeddedSet, Seen, embed, kept, of_folder, scenes
 from suffuse.training.encode import Note, fingerprint
+from suffuse.training.finetune import own_size
 from suffuse.training.loop import train
 from suffuse.training.reading import GRID
 from suffuse.training.stages import opened
@@ -34,9 +35,18 @@ from suffuse.training.unclip import DecoderStage, PriorStage
 from suffuse.training.unclip_presets import DecoderPreset, PriorPreset
 from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.load import open_parts
-from suffuse.weights.parts import Parts
+from suffuse.weights.parts import Place
 from suffuse.weights.scheduler import from_config
-from suffuse.weights.unclip_own import Named, OwnDecoder, OwnPrior, PriorUse, save_unclip
+from suffuse.weights.unclip_own import (
+    Named,
+    OwnDecoder,
+    OwnPrior,
+    PriorUse,
+    index_of,
+    named_in,
+    open_own_prior,
+    save_unclip,
+)
 
 HELD_OUT = 256  # scenes that tell which checkpoint is best
 SHOWN = 8  # pictures of a sample
@@ -131,7 +141,8 @@ def decoder_stage(
     pictures = _folder(data, preset.preprocess or own_size(parts))
     source = _Source(preset, pictures, seed)
     codec = parts.autoencoder
-    of = fingerprint(codec, source.identity, str(seeing.info.hash()), text.tokenizer.backend.to_str())
+    words = text.tokenizer.backend.to_str()
+    of = fingerprint(codec, source.identity, str(seeing.info.hash()), words)
     make = lambda: embed(seeing, text, source.seen(note), codec)  # noqa: E731
     found = kept(make, output / FILE, of, note)
     projection = ImageProjection(
@@ -144,26 +155,31 @@ def decoder_stage(
     )
     held_out = None
     if pictures is None:
-        held_out = _mixed(
-            embed(seeing, text, scenes(preset.world, HELD_OUT, seed, "test"), codec)
-        )
+        held_out = _mixed(embed(seeing, text, scenes(preset.world, HELD_OUT, seed, "test"), codec))
     if pictures is None and preset.lesson is not None and not checkpoints(output):
         lesson = LessonStage(projection, found, parts.text)
         note("teaching the projection what the text encoder says of pictures")
-        train(lesson, preset.lesson, output / "lesson", seed=seed, resume=bool(checkpoints(output / "lesson")))
-    carried = None if prior is None else open_own_prior(prior, Place(device), seeing.info)
+        begun = bool(checkpoints(output / "lesson"))
+        train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
+        note(f"{lesson.explained:.0%} of it is learnt")
+    carried = None if prior is None else _carried(prior, seeing, Place(device))
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         given: Any = nets
         base = Named(model, parts.info.hash())
         made = OwnDecoder(
-            given["projection"], given["unet"], base, parts.unet_config, preset.steps, preset.guidance
+            given["projection"],
+            given["unet"],
+            base,
+            parts.unet_config,
+            preset.steps,
+            preset.guidance,
         )
         save_unclip(folder, Named(clip, seeing.info.hash()), carried, made)
 
     def sample(projection: ImageProjection, path: Path) -> None:
-        assert held_out is not None or pictures is not None
-        _sheet(LatentDecoder(LatentDiffusion(parts), projection), held_out or found, preset, path)
+        decoder = LatentDecoder(LatentDiffusion(parts), projection)
+        _sheet(decoder, found if held_out is None else held_out, preset, path)
 
     return DecoderStage(
         Adapters(parts, preset.lora),
@@ -191,6 +207,7 @@ class LessonStage:
         if projection.count != GRID * GRID:
             raise SuffuseError(f"a lesson is for {GRID * GRID} tokens, not {projection.count}")
         self.projection, self.data, self.tower = projection, data, tower.requires_grad_(False)
+        self.explained = 0.0  # of what differs between pictures
         self.nets = nn.ModuleDict({"projection": projection})
         self.stream = None
 
@@ -204,7 +221,8 @@ class LessonStage:
         with torch.no_grad():
             states = self.tower(batch.ids[:, 0], pool=False).last[:, -GRID * GRID :]
         error = (self.projection(batch.z)[0] - states).square().mean()
-        return error, {"explained": 1 - (error / states.var(0).mean()).item()}
+        self.explained = 1 - (error / states.var(0).mean()).item()
+        return error, {"explained": self.explained}
 
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:
         """Tokens are nothing to look at."""
@@ -233,6 +251,11 @@ class _Source:
         return of_folder(self.pictures, self.seed)
 
 
+def _carried(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+    named_in(index_of(prior), "clip", prior).check(clip.info, prior, "CLIP")
+    return open_own_prior(prior, place)
+
+
 def _folder(data: str | None, preprocess: Preprocess) -> FolderStream | None:
     found = opened(data, preprocess, False)
     assert found is None or isinstance(found, FolderStream)  # not streamed
@@ -255,7 +278,7 @@ def _sheet(
     parts = decoder.model.parts
     z, latents = shown.z[:SHOWN].float(), shown.latents[:SHOWN].float()
     denoiser = decoder.denoiser(z, [""] * len(z), preset.guidance)
-    noise = Noise([torch.Generator().manual_seed(i) for i in range(len(z))], latents.shape[1:])
+    noise = Noise(range(len(z)), latents.shape[1:])
     grid = decoder.grid(preset.steps)
     *_, last = ddim(denoiser, noise().to(decoder.model.device), grid, noise)
     given = (latents - parts.latent_shift) * parts.latent_scale

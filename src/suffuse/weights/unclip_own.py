@@ -26,19 +26,23 @@ from suffuse.networks.lora import Adapter
 from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
 from suffuse.weights.containers import open_tensors
+from suffuse.weights.fields import check_class
 from suffuse.weights.folder import INDEX, OWN, read_json
 from suffuse.weights.lora import FILES, Lora, save_lora
 from suffuse.weights.mapping import KeyMap, Row, export
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
 from suffuse.weights.parts import Info, Place, build
 from suffuse.weights.save import replace_folder, write_json
-from suffuse.weights.unclip_config import prior_json
+from suffuse.weights.tensorfile import show
+from suffuse.weights.unclip_config import prior_config, prior_json
 
 UNCLIP = "SuffuseUnCLIP"
 PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md"}
-_PLAIN = KeyMap((Row("null", "null"), Row("tokens.*", "tokens.*"), Row("vector.*", "vector.*")))
+_PLAIN = KeyMap(
+    tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*"))
+)
 
 
 @dataclass(frozen=True)
@@ -150,6 +154,30 @@ def open_projection(folder: Path, place: Place) -> ImageProjection:
         return build(make, _PLAIN, open_tensors(folder / _WEIGHTS), place)
     except (KeyError, TypeError, ValueError) as problem:
         raise SuffuseError(f"{folder / 'config.json'}: {problem} is missing or unusable") from None
+
+
+def open_own_prior(folder: Path, place: Place) -> OwnPrior:
+    """The prior of such a folder. Raises SuffuseError naming what is missing or unknown."""
+    where = folder / PRIOR / "config.json"
+    if not where.is_file():
+        raise SuffuseError(f"{folder}: has no prior: name a folder that `train prior` made")
+    config = prior_config(read_json(where), str(where))
+    weights = open_tensors(folder / PRIOR / _WEIGHTS)
+    network = build(lambda: DiffusionPrior(config), DIFFUSERS_PRIOR, weights, place)
+    said = read_json(folder / OWN).get("prior", {}) if (folder / OWN).is_file() else {}
+    try:
+        use = PriorUse(**said)
+    except TypeError:
+        raise SuffuseError(f"{folder / OWN}: prior = {show(said)} is not supported") from None
+    scheduler = read_json(folder / PRIOR_SCHEDULER / "scheduler_config.json")
+    return OwnPrior(network, scheduler, use)
+
+
+def index_of(folder: Path) -> Mapping[str, Any]:
+    """The `model_index.json` of such a folder. Raises SuffuseError where it is none."""
+    raw = read_json(folder / INDEX)
+    check_class(raw, "_class_name", (UNCLIP,), str(folder / INDEX))
+    return raw
 
 
 def named_in(index: Mapping[str, Any], which: str, where: Path) -> Named:
