@@ -153,7 +153,8 @@ def stable(from_text: bool = False) -> StableUnCLIPImg2ImgPipeline | StableUnCLI
     if not from_text:
         return StableUnCLIPImg2ImgPipeline(**parts, **image_tower())
     before = {f"prior_{name}": part for name, part in towers().items()}
-    scheduler = UnCLIPScheduler(**SCHEDULERS["prior_scheduler"])
+    # As its documentation has it: this pipeline does not tell UnCLIPScheduler where a step ends.
+    scheduler = DDPMScheduler.from_config(UnCLIPScheduler(**SCHEDULERS["prior_scheduler"]).config)
     return StableUnCLIPPipeline(prior=prior(), prior_scheduler=scheduler, **before, **parts)
 
 
