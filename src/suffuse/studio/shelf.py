@@ -18,6 +18,7 @@ from suffuse.systems.latent import LatentDiffusion, choose_device
 from suffuse.systems.registry import System
 from suffuse.systems.request import Request
 from suffuse.systems.sr3 import SuperResolution
+from suffuse.systems.unclip import UnCLIP
 
 Key = tuple[Any, ...]
 
@@ -121,6 +122,8 @@ def describe(system: System, name: str) -> ModelView:
         factor = system.parts.autoencoder.config.factor
     elif isinstance(system, SuperResolution):
         kind, takes, factor = "upscaler", ["image", *takes], system.factor
+    elif isinstance(system, UnCLIP):
+        kind, takes, factor = "text", system.takes, system.factor
     else:
         takes, factor = [*takes, "image", "mask"], system.factor
     return ModelView(
@@ -155,6 +158,8 @@ def _classes(system: Any) -> list[str]:
 def _parts(system: System) -> list[nn.Module]:
     if isinstance(system, LatentDiffusion):
         return [system.parts.unet, system.parts.autoencoder, system.parts.text]
+    if isinstance(system, UnCLIP):
+        return system.networks
     return [system.unet]
 
 

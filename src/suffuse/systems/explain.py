@@ -169,6 +169,8 @@ def recording(system: System, request: Request) -> Iterator[Recording]:
         raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
     if request.best_of is not None:
         raise SuffuseError("one picture is explained, none is chosen: leave best_of out")
+    if isinstance(system, UnCLIP):
+        raise SuffuseError(f"{system.info.name} is several networks in a row: one can be explained")
     system = suited(system, request)
     found = Recording(system, system.resolve(request))
     net = network(system)
@@ -198,6 +200,7 @@ def most_bytes(system: System, request: Request) -> int:
 
 def network(system: System) -> nn.Module:
     """The one that denoises."""
+    assert not isinstance(system, UnCLIP)  # it has several
     return system.parts.unet if isinstance(system, LatentDiffusion) else system.unet
 
 

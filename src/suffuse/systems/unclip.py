@@ -7,6 +7,7 @@ What is done with embeddings besides is written for `Decoder`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -23,7 +24,8 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import boxes, generate
 from suffuse.systems.generate import Job
 from suffuse.systems.request import Progress, Request
-from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, NoisedEmbedding, PixelDecoder
+from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, PixelDecoder
+from suffuse.systems.unclip_door import NoisedEmbedding
 from suffuse.systems.unclip_prior import Embedder, Prior
 from suffuse.systems.unclip_upsampler import Upsampler
 from suffuse.weights.parts import Defaults, Info
@@ -103,6 +105,17 @@ class UnCLIP:
     def size(self) -> tuple[int, int]:
         """Width and height of its pictures, in pixels."""
         return self.decoder.size if self.upsampler is None else self.upsampler.size
+
+    @property
+    def factor(self) -> int:
+        """What the sides of its pictures are multiples of: all of them, as they have one size."""
+        return math.gcd(*self.size)
+
+    @property
+    def takes(self) -> list[str]:
+        """What a picture can be asked for by: a prompt, an image."""
+        made = {"prompt": self.prior, "image": self.embedder.towers.image}
+        return [name for name, part in made.items() if part is not None]
 
     @property
     def networks(self) -> list[nn.Module]:
