@@ -40,9 +40,7 @@ UNCLIP = "SuffuseUnCLIP"
 PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md"}
-_PLAIN = KeyMap(
-    tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*"))
-)
+_PLAIN = KeyMap(tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*")))
 
 
 @dataclass(frozen=True)
