@@ -128,7 +128,7 @@ def retrieval(
         Path | None,
         typer.Argument(
             help="Pictures with captions; else held-out emoji scenes.",
-            metavar="[FOLDER]",
+            metavar="FOLDER",
             show_default=False,
         ),
     ] = None,
