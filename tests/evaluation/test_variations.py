@@ -14,7 +14,7 @@ from suffuse.evaluation.variations import Asked, case, evaluate_variations, work
 from suffuse.systems.generate import to_picture, to_tensor
 from suffuse.systems.manipulation import How
 
-WORLD = World(objects=6, shapes=False)
+WORLD = World(objects=16, shapes=False)
 N = 4
 SCHEDULE = Discrete.from_betas(betas("scaled_linear", 1000, 0.00085, 0.012), zero_snr=True)
 
@@ -30,6 +30,7 @@ class Oracle:
         cases = [case(WORLD, i) for i in range(N)]
         scenes = [scene for pair in cases for scene in pair[:2]]
         self.words = {plain(scene, "en"): i for i, scene in enumerate(scenes)}
+        assert len(self.words) == len(scenes)
         self.pictures = [to_tensor(Image.fromarray(scene.draw())) for scene in scenes]
 
     def embed_text(self, text):
