@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from suffuse.systems.clip import Clip, load_clip
     from suffuse.systems.ddpm import DDPM
     from suffuse.systems.latent import LatentDiffusion
     from suffuse.systems.registry import load
@@ -16,10 +17,21 @@ if TYPE_CHECKING:
     from suffuse.systems.score_sde import ScoreSDE
 
 __version__ = "0.1.0"
-__all__ = ["DDPM", "LatentDiffusion", "Request", "ScoreSDE", "__version__", "load"]
+__all__ = [
+    "Clip",
+    "DDPM",
+    "LatentDiffusion",
+    "Request",
+    "ScoreSDE",
+    "__version__",
+    "load",
+    "load_clip",
+]
 
 _HOME = {
     "load": "suffuse.systems.registry",
+    "load_clip": "suffuse.systems.clip",
+    "Clip": "suffuse.systems.clip",
     "DDPM": "suffuse.systems.ddpm",
     "LatentDiffusion": "suffuse.systems.latent",
     "Request": "suffuse.systems.request",

@@ -9,7 +9,11 @@ import tiny
 from PIL import Image
 
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
+from suffuse.weights.clip import open_clip_parts, save_clip
+from suffuse.weights.parts import Hints
 from suffuse.weights.perceptual import save_features
+
+CLIP = tiny.TOKENIZER.parents[2] / "clip" / "openai_vit" / "archive.pt"
 
 
 @pytest.fixture
@@ -36,7 +40,10 @@ RECONSTRUCTION = ("evaluate", "reconstruction", "--autoencoder", "none", "--data
 
 def test_images_as_a_table_and_as_json(folder, run):
     (folder / "made" / "broken.png").write_text("no")
-    keep = ("--json", "out.json", "--save-statistics", "real.npz")
+    for name, caption in {"0": "a red apple", "3": "two dogs " * 60}.items():
+        (folder / "made" / f"{name}.txt").write_text(caption)
+    save_clip(open_clip_parts(CLIP, hints=Hints(tokenizer=tiny.TOKENIZER)), folder / "clip")
+    keep = ("--json", "out.json", "--save-statistics", "real.npz", "--clip", "clip")
     status, out, err = run(*IMAGES, *SETS, *keep)
     assert status == 0, err
     assert "skipped 1 broken picture: broken.png" in err and "wrote out.json" in err
@@ -47,6 +54,9 @@ def test_images_as_a_table_and_as_json(folder, run):
     assert rows["FID"] == f"{found['fid']:.3f}" and rows["recall"] == f"{found['recall']:.3f}"
     assert "own feature network (net.safetensors)" in rows["network"]
     assert found["pictures"] == {"generated": 5, "reference": 6}
+    assert found["clip"]["pictures"] == 2 and 0 <= found["clip"]["score"] <= 100
+    assert "CLIP score" in out and f"{found['clip']['score']:.3f} (clip)" in out
+    assert "a text is longer than the 75 tokens" in err
     # What was kept stands for the folder.
     again = ("--generated", "made", "--reference", "real.npz", "--json")
     status, out, err = run(*IMAGES, *again)
@@ -77,6 +87,7 @@ def test_reconstruction_in_json(folder, model, run):
         ((*IMAGES, *SETS, "--save-statistics", "a.npy"), "statistics are an .npz: name 'a.npy'"),
         ((*IMAGES, "--generated", "empty", "--reference", "real"), "'empty' holds no pictures"),
         ((*IMAGES, "--generated", "known.npz", "--reference", "real"), "'known.npz' holds no pic"),
+        ((*IMAGES, *SETS, "--clip", str(CLIP)), f"{CLIP}: the text encoder knows 634 tokens"),
         ((*RECONSTRUCTION, "emoji", "--size", "64"), "emoji scenes have one size"),
         ((*RECONSTRUCTION, "real"), "none: there is no such file or folder"),
     ],

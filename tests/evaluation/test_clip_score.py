@@ -11,10 +11,10 @@ from PIL import Image
 from tiny import TOKENIZER, randomise
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from suffuse.errors import SuffuseError
-from suffuse.evaluation.clip import open_clip
+from suffuse.evaluation.clip import clip_scores
 from suffuse.evaluation.pictures import open_folder
-from suffuse.weights.clip_input import PREPROCESSOR, ClipInput
+from suffuse.systems.clip import load_clip
+from suffuse.weights.clip_input import PREPROCESSOR
 
 TEXT = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
 SIZES = {**TEXT, "num_attention_heads": 2, "projection_dim": 8}
@@ -50,21 +50,26 @@ def picture(seed: int, size: tuple[int, int] = (37, 29)) -> Image.Image:
 def test_pictures_are_prepared_as_transformers_does(folder, size):
     module = pytest.importorskip("transformers.models.clip.image_processing_pil_clip")
     theirs = module.CLIPImageProcessorPil(**SHOWN)(images=[picture(1, size)], return_tensors="pt")
-    got = ClipInput.load(folder).prepare(picture(1, size))
+    got = load_clip(folder, "cpu").prepare(picture(1, size))
     assert (got - theirs["pixel_values"][0]).abs().max() < 1e-5
 
 
 @torch.no_grad()
 def test_scores_are_cosines_of_the_towers(folder):
-    clip = open_clip(folder)
-    texts = ["a red apple", "two dogs " * 60, "a blue square on a green background"]
+    clip = load_clip(folder, "cpu", "float32")
+    texts = ["a red apple", "two dogs " * 60, "a blue square on a green background"] * 12
     pairs = [(picture(i), text) for i, text in enumerate(texts)]
-    got = clip.scores(pairs)
-    model, tokenizer = CLIPModel.from_pretrained(folder).eval(), clip.tokenizer
+    cut: list[str] = []
+    got = clip_scores(clip, iter(pairs), cut.append)
+    model, tokenizer = (
+        CLIPModel.from_pretrained(folder).eval(),
+        CLIPTokenizer.from_pretrained(folder),
+    )
+    assert len(got) == 36 and len(cut) == 12  # more than are held at a time
     for score, (image, text) in zip(got, pairs):
         words = tokenizer([text], truncation=True, max_length=77, return_tensors="pt")
         pooled = model.text_model(**words).pooler_output
-        seen = model.vision_model(pixel_values=clip.input.prepare(image)[None]).pooler_output
+        seen = model.vision_model(pixel_values=clip.prepare(image)[None]).pooler_output
         one, other = model.text_projection(pooled), model.visual_projection(seen)
         want = 100 * max(0.0, torch.cosine_similarity(one, other).item())
         assert score.item() == pytest.approx(want, abs=1e-3)
@@ -75,19 +80,7 @@ def test_captions_come_from_beside_the_picture(tmp_path):
     for i in range(3):
         picture(i).save(tmp_path / f"{i}.png")
     (tmp_path / "0.txt").write_text("a dog")
-    pairs = list(open_folder(tmp_path).pairs())
-    assert [caption for _, caption in pairs] == ["a dog", "", ""]
-
-
-def test_what_is_no_clip(tmp_path, folder):
-    with pytest.raises(SuffuseError, match="no CLIP in transformers' layout"):
-        open_clip(tmp_path)
-    (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(SuffuseError, match="cannot be opened as a CLIP"):
-        open_clip(tmp_path)
-    (tmp_path / PREPROCESSOR).write_text('{"size": "big"}')
-    with pytest.raises(SuffuseError, match="is not a CLIP's preprocessing"):
-        ClipInput.load(tmp_path)
-    (tmp_path / PREPROCESSOR).write_text('{"resample": 2}')
-    with pytest.raises(SuffuseError, match="only bicubic"):
-        ClipInput.load(tmp_path)
+    pictures = open_folder(tmp_path)
+    assert [caption for _, caption in pictures.pairs()] == ["a dog", "", ""]
+    ((_, caption),) = pictures.pairs(captioned=True)
+    assert caption == "a dog"

@@ -15,7 +15,7 @@ from suffuse.systems.generate import to_picture, to_tensor
 from suffuse.systems.manipulation import How
 
 WORLD = World(objects=16, shapes=False)
-N = 4
+N, SEED = 4, 1
 SCHEDULE = Discrete.from_betas(betas("scaled_linear", 1000, 0.00085, 0.012), zero_snr=True)
 
 
@@ -27,7 +27,7 @@ class Oracle:
 
     def __init__(self, obeys=True):
         self.decoder, self.obeys = self, obeys
-        cases = [case(WORLD, i) for i in range(N)]
+        cases = [case(WORLD, i, SEED) for i in range(N)]
         scenes = [scene for pair in cases for scene in pair[:2]]
         self.words = {plain(scene, "en"): i for i, scene in enumerate(scenes)}
         assert len(self.words) == len(scenes)
@@ -65,7 +65,7 @@ class Oracle:
 
 @pytest.mark.parametrize("obeys", [True, False])
 def test_scores_are_those_of_the_pictures(obeys):
-    asked = Asked(How(steps=3, rounds=2), amounts=(0.0, 1 / 3, 1.0))
+    asked = Asked(How(steps=3, rounds=2), amounts=(0.0, 1 / 3, 1.0), seed=SEED)
     kept, ticks = [], []
     found = evaluate_variations(
         Oracle(obeys), WORLD, N, asked, batch=3, tick=lambda: ticks.append(1),

@@ -80,7 +80,14 @@ def test_what_may_share_a_batch():
         return batch_key(Request("a", **fields), MODEL)
 
     picture = Image.new("RGB", (8, 8))
-    same = [{}, {"steps": 20}, {"seed": 5, "n": 3}, {"guidance": 5.0}, {"width": 128}]
+    same = [
+        {},
+        {"steps": 20},
+        {"seed": 5, "n": 3},
+        {"best_of": 2},
+        {"guidance": 5.0},
+        {"width": 128},
+    ]
     assert len({key(**fields) for fields in same}) == 1
     others = [
         {},
@@ -101,6 +108,7 @@ def test_what_may_share_a_batch():
     [
         ({"steps": 151}, "steps must be at most 150, not 151"),
         ({"n": 17}, "n must be at most 16, not 17"),
+        ({"best_of": 17}, "best_of must be at most 16, not 17"),
         ({"width": 2049}, "width must be at most 2048, not 2049"),
         ({"prompt": "a" * 20_001}, "prompt must be at most 20000 characters, not 20001"),
         ({"negative": "a\0b"}, "negative has a NUL character: leave it out"),

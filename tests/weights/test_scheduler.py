@@ -197,6 +197,8 @@ def test_listed_betas_and_few_training_steps():
 def test_files_survive_saving(name):
     """What is written means the same to us and, where its packages are there, to diffusers."""
     config = {"_class_name": name, **STABLE, **V, "timestep_spacing": "trailing", "foreign": 1}
+    if name == "UnCLIPScheduler":  # which knows no other
+        config["beta_schedule"] = "squaredcos_cap_v2"
     sampling = from_config(config)
     written = json.loads(json.dumps(to_config(sampling)))
     assert written["_class_name"] == name and "foreign" not in written
@@ -306,6 +308,7 @@ FINE = ours(from_config(SD1).using("heun", "trailing"), 500)
         ({"_class_name": "DDIMScheduler", "prediction_type": "odd"}, "prediction_type='odd'"),
         ({"_class_name": "DDIMScheduler", "timestep_spacing": "odd"}, "timestep_spacing='odd'"),
         ({"_class_name": "DDIMScheduler", "num_train_timesteps": "x"}, "unusable value"),
+        ({"_class_name": "UnCLIPScheduler", "beta_schedule": "linear"}, "beta_schedule='linear'"),
         ({"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": True}, "use_flow_sigmas"),
         ({"_class_name": "EulerDiscreteScheduler", "interpolation_type": "log_linear"}, "'linear'"),
         ({"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "odd"}, "odd"),

@@ -17,6 +17,7 @@ from suffuse.cli import (
     generate,
     inspect,
     manipulate,
+    search,
     studio,
     train,
     train_ar_prior,
@@ -24,6 +25,7 @@ from suffuse.cli import (
     train_pixel,
     upscale,
 )
+from suffuse.cli.report import ReportCommand
 
 
 class Group(TyperGroup):
@@ -68,6 +70,7 @@ app.command("vary")(manipulate.vary)
 app.command("blend")(manipulate.blend)
 app.command("edit")(manipulate.edit)
 app.command("upscale")(upscale.upscale)
+app.command("search", cls=ReportCommand)(search.search)
 app.command("inspect")(inspect.inspect)
 app.command("studio")(studio.studio)
 app.add_typer(data.app, name="data")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suffuse.cli.console import Bar, Debug
+from suffuse.cli.evaluate_clip import retrieval, zero_shot
 from suffuse.cli.evaluate_images import images
 from suffuse.cli.evaluate_likelihood import likelihood
+from suffuse.cli.evaluate_probe import probe, robustness
 from suffuse.cli.evaluate_reconstruction import reconstruction
 from suffuse.cli.evaluate_upscale import upscale
 from suffuse.cli.evaluate_variations import variations
@@ -46,6 +48,10 @@ def prompts(
     steps: Annotated[int | None, typer.Option(help="Denoising steps.")] = None,
     guidance: Annotated[float | None, typer.Option(help="How closely to follow.")] = None,
     sampler: Annotated[str | None, typer.Option(help="The sampler's name.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Draw so many for each, and score the one CLIP keeps.")
+    ] = None,
+    clip: Annotated[str | None, typer.Option(help="That CLIP; else the bundled.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda …")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, float16 or bfloat16.")] = "auto",
     keep: Annotated[Path | None, typer.Option(help="Folder to keep the pictures in.")] = None,
@@ -63,19 +69,23 @@ def prompts(
     if lang not in ("en", "ko", "both"):
         raise SuffuseError(f"lang must be en, ko or both, not {lang!r}")
     Request("any", steps=steps, guidance=guidance, sampler=sampler, seed=seed, n=n).check()
+    Request("any", best_of=best_of)
+    if clip is not None and best_of is None:
+        raise SuffuseError("--clip judges the pictures of --best-of: say how many to draw")
     check_new(as_json, overwrite)
     kept = None if keep is None else Destination(keep, n, overwrite=False)
     if kept is not None:
         kept.prepare()
 
     from suffuse.data.emoji import World
-    from suffuse.evaluation.prompts import evaluate, held_out_prompts
+    from suffuse.evaluation.prompts import BestOf, evaluate, held_out_prompts
     from suffuse.systems.latent import load
 
     languages = ("en", "ko") if lang == "both" else (lang,)
     scores: dict[str, PromptScores] = {}
     with Bar() as bar:
         system = load(model, device=device, dtype=dtype)
+        drawing = system if best_of is None else BestOf(system, best_of, clip, device)
         objects = objects or system.parts.defaults.objects
         world = World() if objects is None else World(objects=objects)
         held_out_prompts(world, n, languages[0])  # refuses a number that the world has not
@@ -89,9 +99,11 @@ def prompts(
                     kept.save(picture, kept.next(seed + i, prompt.text))
 
             scores[language] = evaluate(
-                system, world, n, language, seed, steps, guidance, sampler, show, save
+                drawing, world, n, language, seed, steps, guidance, sampler, show, save
             )
     answer = {"model": system.info.name, "n": n, "seed": seed, "objects": world.objects}
+    if best_of is not None:
+        answer |= {"best_of": best_of}
     _tell(answer, scores, as_json)
 
 
@@ -122,3 +134,7 @@ app.command(cls=ReportCommand)(likelihood)
 app.command(cls=ReportCommand)(reconstruction)
 app.command(cls=ReportCommand)(upscale)
 app.command(cls=ReportCommand)(variations)
+app.command("zero-shot", cls=ReportCommand)(zero_shot)
+app.command(cls=ReportCommand)(retrieval)
+app.command(cls=ReportCommand)(probe)
+app.command(cls=ReportCommand)(robustness)

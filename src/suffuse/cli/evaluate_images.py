@@ -75,14 +75,14 @@ def images(
     network = open_network(features, port, place)
     judge = _open_clip(clip, sets.generated, str(place))
     with Bar() as bar:
+        said = None if judge is None else _clip_score(*judge, bar)
+        if said is None and clip is not None:
+            raise SuffuseError(
+                f"none of the pictures in '{generated}' has a caption: a CLIP score needs "
+                "metadata.jsonl, text files beside them, or pictures made by Suffuse"
+            )
         ours, theirs = _look(sets, network, batch, bar)
         scores = compare(network, ours, theirs, sets.statistics)
-        said = None if judge is None else _clip_score(*judge, bar)
-    if said is None and clip is not None:
-        raise SuffuseError(
-            f"none of the pictures in '{generated}' has a caption: a CLIP score needs "
-            "metadata.jsonl, text files beside them, or pictures made by Suffuse"
-        )
     if save_statistics is not None and theirs is not None:
         theirs.statistics.save(save_statistics)
         note(f"wrote {save_statistics}")
@@ -155,9 +155,8 @@ def _clip_score(judge: Clip, pictures: FolderPictures, bar: Bar) -> dict[str, An
     from suffuse.evaluation.clip import clip_scores
 
     def pairs() -> Iterator[Any]:
-        for i, (image, caption) in enumerate(pictures.pairs()):
-            if caption:
-                yield image, caption
+        for i, pair in enumerate(pictures.pairs(captioned=True)):
+            yield pair
             bar.step("comparing with captions", i + 1, len(pictures))
 
     cut: list[str] = []

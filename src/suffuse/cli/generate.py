@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -10,18 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suffuse.cli.console import Bar, Debug, Stopped, note, say, uninterrupted, warn
+from suffuse.cli.console import Bar, Debug, Stopped
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from suffuse.cli.output import Destination
-    from suffuse.systems.metadata import Metadata, Origin
-    from suffuse.systems.registry import System
-    from suffuse.systems.request import Progress, Request
-
-FRAMES = 8  # of a film strip
+    from suffuse.systems.metadata import Origin
+    from suffuse.systems.request import Request
 
 _START, _OUT, _RUN = "Start from a picture", "Output", "Model and machine"
 
@@ -53,6 +46,10 @@ def generate(
         int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")
     ] = None,
     n: Annotated[int | None, typer.Option("--n", "-n", help="How many pictures.")] = None,
+    best_of: Annotated[
+        int | None,
+        typer.Option(help="Draw so many, and keep the --n nearest to PROMPT by CLIP."),
+    ] = None,
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     height: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     rescale: Annotated[float | None, typer.Option(help="Guidance rescale, 0 to 1.")] = None,
@@ -110,6 +107,10 @@ def generate(
         int | None,
         typer.Option(help="Write a preview every so many steps.", rich_help_panel=_OUT),
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(help="The CLIP of --best-of; else the bundled.", rich_help_panel=_RUN),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -140,11 +141,16 @@ def generate(
 
     For example: suffuse generate "a red apple on a blue background"
     """
+    from suffuse.cli.drawing import Run
     from suffuse.cli.output import Destination
 
     if preview is not None and preview < 1:
         raise SuffuseError(f"preview must be at least 1, not {preview}")
     requests, origin = _requests(ctx.params)
+    if requests[0].best_of is None and clip is not None:
+        raise SuffuseError("--clip judges the pictures of --best-of: say how many to draw")
+    if requests[0].best_of is not None and preview is not None:
+        raise SuffuseError("a preview is of a picture to be kept: leave --preview or --best-of out")
     requests[0].check()  # the others differ from it by their prompts alone
     count = sum(request.n for request in requests)
     out = Destination(output, count, overwrite)
@@ -159,9 +165,9 @@ def generate(
             raise SuffuseError(f"'{like}' was made by '{origin.source}': name it with --model")
         model, dtype = model or origin.source, dtype or origin.dtype
     with Bar() as bar:
-        run = _Run(out, strips, preview, bar)
+        run = Run(out, strips, preview, bar)
         try:
-            run(requests, model, device, dtype or "auto", origin)
+            run(requests, model, device, dtype or "auto", origin, clip)
         except KeyboardInterrupt:
             kept = ", ".join(map(str, run.kept)) or "no picture was finished"
             raise Stopped(f"stopped; {'kept ' if run.kept else ''}{kept}") from None
@@ -217,95 +223,3 @@ def _lines(path: Path) -> list[str]:
     if not found:
         raise SuffuseError(f"'{path}' has no prompts: write one a line")
     return found
-
-
-class _Run:
-    """One call of the command: follows the steps, writes each picture the moment it is done."""
-
-    def __init__(
-        self, out: Destination, strips: Destination | None, preview: int | None, bar: Bar
-    ) -> None:
-        self.kept: list[Path] = []
-        self._out, self._strips, self._preview, self._bar = out, strips, preview, bar
-        self._done = 0
-
-    def __call__(
-        self,
-        requests: list[Request],
-        model: str | None,
-        device: str,
-        dtype: str,
-        like: Origin | None,
-    ) -> None:
-        import suffuse
-        from suffuse.systems.metadata import Origin, describe
-
-        system = suffuse.load(
-            model,
-            device=device,
-            dtype=dtype,
-            loras=requests[0].loras or (),  # the same in all requests
-            embeddings=[str(file) for file in requests[0].embeddings or ()],
-        )
-        info = system.info
-        chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
-        source = model or os.environ.get("SUFFUSE_MODEL") or None
-        origin = Origin(name=info.name, source=source, hash=info.hash(), dtype=chosen)
-        # The web UI writes the first ten digits of the hash, Suffuse all of them.
-        if like is not None and like.hash and not (origin.hash or "").startswith(like.hash):
-            with self._bar.hidden():
-                warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")
-        # Everything that can be refused or has to be chosen at random is settled before the run.
-        jobs = [system.resolve(request) for request in requests]
-        stored = [describe(job, origin) for job in jobs]
-        count = sum(job.n for job in jobs)
-        for job, metadata in zip(jobs, stored):
-            self._follow(system, job, metadata, count)
-
-    def _follow(self, system: System, job: Request, metadata: Metadata, count: int) -> None:
-        names: dict[int, Path] = {}
-        frames: dict[int, list[Image]] = {}
-        for step in system.stream(job):
-            self._done += 1
-            which = f"picture {min(len(self.kept) + 1, count)} of {count}"
-            self._bar.step(which, self._done, count * step.steps)
-            if step.image_index not in names:
-                names[step.image_index] = self._out.next(step.seed, job.prompt)
-            name = names[step.image_index]
-            strip = frames.setdefault(step.image_index, [])
-            self._show(step, name, strip, metadata)
-            if step.result is not None:
-                self._keep(step, name, strip, metadata, job.prompt)
-
-    def _show(self, step: Progress, name: Path, strip: list[Image], metadata: Metadata) -> None:
-        """The preview file and the film's frame, where this step is due for one."""
-        from suffuse.systems.film import frame_steps
-
-        every = self._preview is not None and (step.i + 1) % self._preview == 0
-        framed = self._strips is not None and step.i in frame_steps(step.steps, FRAMES)
-        if step.result is not None or not (every or framed):
-            return
-        picture = step.preview()
-        if framed:
-            strip.append(picture)
-        if every:
-            path = name.with_stem(f"{name.stem}-step-{step.i + 1:02d}")
-            path = self._out.save(picture, path, metadata.for_image(step.seed, picture.size))
-            with self._bar.hidden():
-                note(f"preview {path}")
-
-    def _keep(
-        self, step: Progress, name: Path, strip: list[Image], metadata: Metadata, prompt: str
-    ) -> None:
-        from suffuse.systems.film import side_by_side
-
-        assert step.result is not None
-        about = metadata.for_image(step.seed, step.result.size)
-        with uninterrupted(), self._bar.hidden():
-            path = self._out.save(step.result, name, about)
-            self.kept.append(path)
-            if self._strips is not None:
-                picture = side_by_side([*strip, step.result])
-                film = self._strips.next(step.seed, prompt)
-                note(f"film {self._strips.save(picture, film, about)}")
-            say(f"{path}  seed {step.seed}")

@@ -82,14 +82,19 @@ def number(value: float | None, ending: str = "", digits: int = 3) -> str | None
 
 def tell(shown: Mapping[str, Any], values: Mapping[str, Any], as_json: str | None) -> None:
     """Prints the table `shown`, or writes `values` where `--json` says. Raises SuffuseError."""
+    if as_json != STDOUT:
+        from suffuse.cli.table import show
+
+        show(shown)
+    dump(values, as_json)
+
+
+def dump(values: Mapping[str, Any], as_json: str | None) -> None:
+    """Writes `values` where `--json` says; nothing where it is not given. Raises SuffuseError."""
     text = json.dumps(_plain(values), ensure_ascii=False)
     if as_json == STDOUT:
         say(text)
-        return
-    from suffuse.cli.table import show
-
-    show(shown)
-    if as_json is not None:
+    elif as_json is not None:
         write(Path(as_json), text + "\n")
         note(f"wrote {as_json}")
 

@@ -48,6 +48,17 @@ def decode(data: bytes) -> Image.Image:
         raise BrokenPicture(_reason(error)) from None
 
 
+def open_file(path: Path) -> Image.Image:
+    """The picture of a file, as `decode` gives it; one that has vanished is broken too.
+
+    Raises BrokenPicture.
+    """
+    try:
+        return decode(path.read_bytes())
+    except OSError as error:
+        raise BrokenPicture(str(error.strerror or error).lower()) from None
+
+
 def size_of(data: bytes | Path) -> tuple[int, int]:
     """(width, height) in pixels of a file or its bytes, from the header alone.
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from suffuse.data.decode import BrokenPicture
-from suffuse.data.table import Row, Table
+
+if TYPE_CHECKING:
+    from suffuse.data.table import Row, Table
 
 CELL, TEXT, GAP, ACROSS = 160, 30, 8, 8  # pixels, and pictures in a row
 
@@ -27,23 +31,33 @@ def contact_sheet(table: Table, path: Path, count: int = 48, seed: int = 0) -> l
             continue
         if len(chosen) == count:
             break
-    across, down = min(ACROSS, len(chosen)), -(-len(chosen) // ACROSS)
-    width, height = CELL + GAP, CELL + TEXT + GAP
-    page = Image.new("RGB", (across * width + GAP, down * height + GAP), "white")
-    for i, (row, small) in enumerate(chosen):
-        x, y = GAP + i % ACROSS * width, GAP + i // ACROSS * height
-        page.paste(small, (x + (CELL - small.width) // 2, y + (CELL - small.height) // 2))
-        _write(page, row, x, y + CELL + 2)
-    temporary = path.with_name(f".{path.name}.tmp")
-    page.save(temporary, "PNG")
-    temporary.replace(path)
+    write_sheet([(small, _caption(row)) for row, small in chosen], path)
     return [row.name for row, _ in chosen]
 
 
-def _write(page: Image.Image, row: Row, x: int, y: int) -> None:
+def write_sheet(pictures: Sequence[tuple[Image.Image, str]], path: Path) -> None:
+    """Writes pictures of any size with what stands below each, as far as the font has its letters,
+    to a PNG that is there as a whole or not at all."""
+    across, down = min(ACROSS, len(pictures)), -(-len(pictures) // ACROSS)
+    width, height = CELL + GAP, CELL + TEXT + GAP
+    page = Image.new("RGB", (across * width + GAP, down * height + GAP), "white")
+    for i, (picture, text) in enumerate(pictures):
+        small = ImageOps.contain(picture, (CELL, CELL))
+        x, y = GAP + i % ACROSS * width, GAP + i // ACROSS * height
+        page.paste(small, (x + (CELL - small.width) // 2, y + (CELL - small.height) // 2))
+        _write(page, text, x, y + CELL + 2)
+    temporary = path.with_name(f".{path.name}.tmp")
+    page.save(temporary, "PNG")
+    temporary.replace(path)
+
+
+def _caption(row: Row) -> str:
+    return row.captions[0] if row.captions and row.captions[0].isascii() else row.name
+
+
+def _write(page: Image.Image, text: str, x: int, y: int) -> None:
     """Two lines, cut to the width of a cell."""
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    text = row.captions[0] if row.captions and row.captions[0].isascii() else row.name
     text = text.encode("ascii", "replace").decode()
     for line in range(2):
         kept = text

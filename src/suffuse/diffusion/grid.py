@@ -53,6 +53,7 @@ class GridSpec:
 
     label: Literal["index", "nearest", "floor", "quarter_log_s"] = "index"
     final: Literal["one", "first", "first_s"] = "one"  # where the last step ends, see below
+    last_alpha: float = 1.0  # of the clean image at `final="one"`, which others round
     landing: Literal["next", "stride"] = "next"  # a step from t ends on the next level, or T//n on
     terminal: Literal["zero", "clamp"] = "zero"  # alpha_bar = 0 (zero terminal SNR) stays, or not
     tail: Literal["floor", "ceil"] = "floor"  # how image-to-image rounds its number of steps
@@ -193,6 +194,8 @@ def make_grid(
 
     last = 0.0 if spec.final == "one" else table[0]
     alpha, sigma = schedule.split(torch.from_numpy(np.append(s, last)))
+    if spec.final == "one":
+        alpha[-1] = spec.last_alpha
     if spec.final == "first_s":
         alpha[-1], sigma[-1] = 1.0, float(table[0])
     return Grid(

@@ -49,16 +49,22 @@ class FolderPictures:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (np.asarray(image) for image, _ in self.pairs())
 
-    def pairs(self) -> Iterator[tuple[Image.Image, str]]:
-        """Each picture (RGB) with its caption: what is said beside it, or its own prompt."""
+    def pairs(self, captioned: bool = False) -> Iterator[tuple[Image.Image, str]]:
+        """Each picture (RGB) with its caption: what is said beside it, or its own prompt.
+
+        captioned: leave out those without any
+        """
         for name, caption in zip(self.names, self.captions):
             path = self.root / name
+            caption = caption or _prompt(path)
+            if captioned and not caption:
+                continue
             try:
                 image = decode(read(path))
             except BrokenPicture as error:
                 self.broken.add(name, str(error))
                 continue
-            yield image, caption or _prompt(path)
+            yield image, caption
 
 
 @dataclass

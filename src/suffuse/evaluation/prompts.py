@@ -20,6 +20,9 @@ from suffuse.data import captions, layout
 from suffuse.data.emoji import COLOURS, SIDE, Background, Placed, Scene, World, held_out_background
 from suffuse.errors import SuffuseError
 from suffuse.evaluation.matching import Found, background_name, find
+from suffuse.systems.clip import load_clip
+from suffuse.systems.latent import LatentDiffusion
+from suffuse.systems.request import Request
 
 _ENOUGH_DRAWS = 1000  # for each pair asked for, before a world is said to have too few
 
@@ -36,6 +39,38 @@ class System(Protocol):
         guidance: float | None,
         sampler: str | None,
     ) -> list[Image.Image]: ...
+
+
+class BestOf:
+    """A system that draws `best_of` pictures of each prompt; its CLIP keeps one.
+
+    clip: what that is opened from; None = the bundled one
+    """
+
+    def __init__(
+        self, system: LatentDiffusion, best_of: int, clip: str | None, device: str = "auto"
+    ) -> None:
+        self._system, self._best_of = system, best_of
+        self._judge = load_clip(clip, device=device)
+
+    def generate(
+        self,
+        prompt: str,
+        *,
+        seed: int,
+        steps: int | None,
+        guidance: float | None,
+        sampler: str | None,
+    ) -> list[Image.Image]:
+        request = Request(
+            prompt,
+            seed=seed,
+            steps=steps,
+            guidance=guidance,
+            sampler=sampler,
+            best_of=self._best_of,
+        )
+        return self._system.generate(request, judge=self._judge)
 
 
 @dataclass(frozen=True)

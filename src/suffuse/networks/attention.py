@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import gelu, scaled_dot_product_attention
+from torch.nn.functional import gelu, pad, scaled_dot_product_attention
 
 KeyValue = tuple[Tensor, Tensor]  # (B, heads, L, D / heads) twice
 
@@ -178,6 +178,47 @@ class FusedAttention(nn.Module):
         h = self.qkv(self.norm(x).flatten(2).transpose(1, 2))  # (B, H*W, 3C)
         q, k, v = (split_heads(part, self.heads) for part in h.chunk(3, dim=-1))
         h = self.out(join_heads(scaled_dot_product_attention(q, k, v)))
+        h = h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
+        h += x
+        return h
+
+
+class JointAttention(nn.Module):
+    """Pixels attend to a text and to each other at once, as GLIDE has it (2112.10741, section 2.3):
+    (n, C, H, W) -> (B, C, H, W), B the text's batch.
+
+    Keys and values of the text stand before those of the pixels, all in one softmax.
+    """
+
+    def __init__(
+        self, width: int, context: int, groups: int = 32, *, heads: int = 1, eps: float = 1e-5
+    ):
+        super().__init__()
+        self.heads, self.slot = heads, -1
+        self.norm = nn.GroupNorm(groups, width, eps=eps)
+        self.q = nn.Linear(width, width)
+        self.k = nn.Linear(width, width)
+        self.v = nn.Linear(width, width)
+        self.text_k = nn.Linear(context, width)
+        self.text_v = nn.Linear(context, width)
+        self.out = nn.Linear(width, width)
+
+    def prepare(self, tokens: Tensor) -> KeyValue:
+        """tokens (B, L, context) -> their keys and values."""
+        parts = (project(tokens) for project in (self.text_k, self.text_v))
+        key, value = (split_heads(part, self.heads) for part in parts)
+        return key, value
+
+    def forward(self, x: Tensor, kvs: Sequence[KeyValue], mask: Tensor | None) -> Tensor:
+        text_k, text_v = kvs[self.slot]
+        x = repeat_rows(x, len(text_k))
+        height, width = x.shape[-2:]
+        h = self.norm(x).flatten(2).transpose(1, 2)  # (B, H*W, C)
+        q, k, v = (split_heads(project(h), self.heads) for project in (self.q, self.k, self.v))
+        k, v = torch.cat((text_k, k), dim=2), torch.cat((text_v, v), dim=2)
+        if mask is not None:
+            mask = pad(mask, (0, height * width), value=True)  # (B, 1, 1, L + H*W)
+        h = self.out(join_heads(scaled_dot_product_attention(q, k, v, attn_mask=mask)))
         h = h.transpose(1, 2).unflatten(2, (height, width))  # (B, C, H, W)
         h += x
         return h

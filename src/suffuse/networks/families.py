@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from suffuse.networks.attention import FusedAttention, PixelAttention, SpatialTransformer
+from suffuse.networks.attention import (
+    FusedAttention,
+    JointAttention,
+    PixelAttention,
+    SpatialTransformer,
+)
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
 from suffuse.networks.embed import LabelEmbedding
 from suffuse.networks.unet import Attention, Head, Resample, Stage, UNet
@@ -124,7 +129,7 @@ def silence_branches(net: nn.Module) -> None:
             silence(module.conv2)
         elif isinstance(module, SpatialTransformer):
             silence(module.proj_out)
-        elif isinstance(module, (PixelAttention, FusedAttention)):
+        elif isinstance(module, (PixelAttention, FusedAttention, JointAttention)):
             silence(module.out)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from suffuse.networks.attention import FusedAttention, PixelAttention
+from suffuse.networks.attention import FusedAttention, JointAttention, PixelAttention
 from suffuse.networks.blocks import Double, Downsample, Halve, ResBlock, Upsample, silu
 from suffuse.networks.embed import LabelEmbedding
 from suffuse.networks.families import Kit
@@ -71,7 +71,8 @@ class ADMConfig:
     """The U-Net of improved DDPM and ADM; the defaults are ImageNet 64's (2105.05233, table 11).
 
     With learned variance `out_channels` is twice the picture's. An upsampler has the low resolution
-    beside x, so twice the channels go in.
+    beside x, so twice the channels go in. With a `context` it reads text, as GLIDE and the decoder
+    of unCLIP do (2112.10741, section 2.3).
     """
 
     in_channels: int = 3
@@ -82,6 +83,8 @@ class ADMConfig:
     attends: tuple[bool, ...] = (False, True, True, True)
     heads: tuple[int, ...] = (3, 6, 9, 12)  # how many, by level; the middle has the last level's
     up_heads: tuple[int, ...] | None = None  # those on the way up, where they differ
+    mid_attention: bool = True
+    context: int = 0  # numbers in the state of a text's token; 0: without text
     classes: int = 0  # 0: without labels
     scale_shift: bool = True  # adaptive group norm; otherwise the embedding is added
     res_resample: bool = True  # residual blocks change the resolution; otherwise convolutions do
@@ -115,14 +118,16 @@ def adm_kit(c: ADMConfig) -> Kit:
             dropout=c.dropout,
         )
 
-    def attention(level: int, up: bool) -> FusedAttention:
-        heads = c.up_heads if up and c.up_heads else c.heads
-        return FusedAttention(c.channels[level], heads=heads[level])
+    def attention(level: int, up: bool) -> FusedAttention | JointAttention:
+        heads = (c.up_heads if up and c.up_heads else c.heads)[level]
+        if c.context:
+            return JointAttention(c.channels[level], c.context, heads=heads)
+        return FusedAttention(c.channels[level], heads=heads)
 
     return Kit(
         res=res,
         attend=lambda level, up: attention(level, up) if c.attends[level] else None,
-        middle=lambda: attention(-1, False),
+        middle=lambda: attention(-1, False) if c.mid_attention else None,
         shrink=lambda width: res(width, width, Halve()) if c.res_resample else Downsample(width),
         grow=lambda width: res(width, width, Double()) if c.res_resample else Upsample(width),
     )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from suffuse.networks.attention import (
     CrossAttention,
     FusedAttention,
+    JointAttention,
     KeyValue,
     PixelAttention,
     SpatialTransformer,
@@ -21,7 +22,7 @@ from suffuse.networks.attention import (
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample, silu
 from suffuse.networks.embed import LabelEmbedding
 
-Attention = SpatialTransformer | PixelAttention | FusedAttention
+Attention = SpatialTransformer | PixelAttention | FusedAttention | JointAttention
 Resample = Downsample | Upsample | ResBlock
 
 
@@ -119,7 +120,8 @@ class UNet(nn.Module):
         self.stem, self.time, self.vector, self.activation = stem, time, vector, activation
         self.down, self.mid, self.up = nn.ModuleList(down), mid, nn.ModuleList(up)
         self.head = head
-        self.cross = [m for m in self.modules() if isinstance(m, CrossAttention)]
+        readers = (CrossAttention, JointAttention)  # of the text
+        self.cross = [m for m in self.modules() if isinstance(m, readers)]
         for slot, module in enumerate(self.cross):
             module.slot = slot
 

@@ -41,6 +41,7 @@ class Asked(BaseModel):
     eta: Annotated[float, Field(ge=0)] | None = None
     seed: Annotated[int, Field(ge=-1)] | None = None
     n: Count = 1
+    best_of: Count | None = Field(None, description="draw so many, keep the n nearest to prompt")
     width: Count | None = None
     height: Count | None = None
     image: Picture | None = None

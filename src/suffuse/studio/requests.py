@@ -90,8 +90,8 @@ def check_limits(request: Request, limits: Limits) -> None:
 
     Said of a resolved request it also counts what the model and the picture have added.
     """
-    for name in ("steps", "n", "width", "height"):
-        value, most = getattr(request, name), getattr(limits, name)
+    for name in ("steps", "n", "best_of", "width", "height"):
+        value, most = getattr(request, name), getattr(limits, "n" if name == "best_of" else name)
         if value is not None and value > most:
             raise SuffuseError(f"{name} must be at most {most}, not {value}")
     for name in ("prompt", "negative"):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from suffuse.studio.messages import Ended, Made, Message, Stepped, Task
 from suffuse.studio.requests import plain_fields
-from suffuse.systems import infotext
+from suffuse.systems import generate, infotext
 from suffuse.systems.film import frame_steps, side_by_side
 from suffuse.systems.metadata import Metadata, Origin, describe, png_bytes
 from suffuse.systems.registry import System
@@ -52,7 +52,7 @@ class Run:
         `explain` tells how the finished picture came about.
         """
         self._steps += 1
-        share = self._steps / (self.request.n * progress.steps)
+        share = self._steps / (self.request.drawn * progress.steps)
         left = (time.monotonic() - self._begun) * (1 - share) / share
         image, i = progress.image_index, progress.i
         preview = self._preview(progress)
@@ -92,7 +92,7 @@ class Run:
             png_bytes(result, about),
             result.width,
             result.height,
-            plain_fields(replace(self.request, seed=seed, n=1)),
+            plain_fields(generate.alone(self.request, index)),
             infotext.write(about.parameters),
             None if frames is None else png_bytes(side_by_side(frames)),
             None if frames is None else len(frames),

@@ -113,6 +113,8 @@ class Service:
         about = self._judged(request, name)
         if explain and request.n != 1:
             raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
+        if explain and request.best_of is not None:
+            raise SuffuseError("one picture is explained, none is chosen: leave best_of out")
         if request.seed is None:  # settled now, so that a second try makes the same pictures
             request = replace(request, seed=secrets.randbelow(2**32))
         values: dict[str, Any] = {
@@ -121,7 +123,7 @@ class Service:
             "key": None if key is None else a_name("the idempotency key", key),
             "priority": whole("priority", priority, -HIGHEST, False, most=HIGHEST),
             "model": name,
-            "n": request.n,
+            "n": request.drawn,
             "film": bool(film),
             "explain": bool(explain),
             "preview": whole("preview", preview, 0, False, most=self.settings.limits.steps),

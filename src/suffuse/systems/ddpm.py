@@ -177,7 +177,7 @@ class DDPM(PixelSystem[UNet]):
         Raises SuffuseError for a class or a size that the model does not have, guidance without a
         class, a classifier that does not fit, and what only text-to-image models can do.
         """
-        for name in ("loras", "embeddings", "clip_skip"):
+        for name in ("loras", "embeddings", "clip_skip", "best_of"):
             if getattr(request, name):
                 raise SuffuseError(f"{name} is for text-to-image models; {self.info.name} is none")
         boxes.refuse(request.boxes, self.info.name)

@@ -167,6 +167,8 @@ def recording(system: System, request: Request) -> Iterator[Recording]:
     """
     if request.n != 1:
         raise SuffuseError(f"one picture is explained at a time: n must be 1, not {request.n}")
+    if request.best_of is not None:
+        raise SuffuseError("one picture is explained, none is chosen: leave best_of out")
     system = suited(system, request)
     found = Recording(system, system.resolve(request))
     net = network(system)

@@ -22,11 +22,14 @@ from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers.common import Step
 from suffuse.diffusion.schedule import Discrete
 from suffuse.errors import SuffuseError
+from suffuse.systems import best
 from suffuse.systems.request import Progress, Request
 from suffuse.weights.scheduler import Sampling
 
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
+
+    from suffuse.systems.clip import Clip
 
 Steps = Callable[[Tensor, Grid, Noise], Iterator[Step]]  # a sampler with its denoiser bound
 
@@ -77,17 +80,25 @@ class Drawing(Protocol):
 
 
 def stream(
-    system: Drawing, requests: Sequence[Request], noise: Tensor | None = None, together: int = 1
+    system: Drawing,
+    requests: Sequence[Request],
+    noise: Tensor | None = None,
+    together: int = 1,
+    judge: Clip | None = None,
 ) -> Iterator[tuple[int, Progress]]:
     """Resolved requests step by step, `together` pictures a batch: which request, and its step.
 
-    noise: (pictures, C, h, w) standard normal to start from, in place of the seeds'. Raises
-    SuffuseError.
+    noise: (pictures, C, h, w) standard normal to start from, in place of the seeds'
+    judge: says which pictures of a request with `best_of` are kept; None = the bundled CLIP.
+        The last steps of such a request come when all of it is drawn: without a result those of
+        the pictures that are not kept, then the others, the nearest to the prompt first.
+    Raises SuffuseError.
     """
-    pictures = [(which, i) for which, request in enumerate(requests) for i in range(request.n)]
+    pictures = [(which, i) for which, request in enumerate(requests) for i in range(request.drawn)]
     if noise is not None and len(noise) != len(pictures):
         n = len(pictures)
         raise SuffuseError(f"noise has {len(noise)} rows for n = {n}: give one each")
+    ended: dict[int, list[Progress]] = {}  # pictures that wait for the others of their request
     for first in range(0, len(pictures), together):
         rows = pictures[first : first + together]
         job = system.job([alone(requests[which], i) for which, i in rows])
@@ -95,13 +106,21 @@ def stream(
         for step in steps(job, given):
             for row, shown in enumerate(progress(job, step)):
                 which, i = rows[row]
-                yield which, shown._replace(image_index=i)
+                shown = shown._replace(image_index=i)
+                if shown.result is None or requests[which].best_of is None:
+                    yield which, shown
+                    continue
+                waiting = ended.setdefault(which, [])
+                waiting.append(shown)
+                if len(waiting) == requests[which].drawn:
+                    for found in best.chosen(requests[which], ended.pop(which), judge, job.device):
+                        yield which, found
 
 
 def alone(request: Request, i: int) -> Request:
     """Picture i of a resolved request as a request of its own."""
     assert request.seed is not None
-    return replace(request, n=1, seed=request.seed + i)
+    return replace(request, n=1, best_of=None, seed=request.seed + i)
 
 
 @torch.inference_mode()

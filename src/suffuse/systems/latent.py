@@ -37,6 +37,8 @@ from suffuse.weights.scheduler import Sampling
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+    from suffuse.systems.clip import Clip
+
 
 def load(
     path: str | PathLike[str] | None = None,
@@ -152,6 +154,7 @@ class LatentDiffusion:
         *,
         noise: Tensor | None = None,
         together: int = 1,
+        judge: Clip | None = None,
         **fields: Any,
     ) -> list[Image]:
         """Pictures for a prompt; `fields` are those of `Request`.
@@ -159,18 +162,25 @@ class LatentDiffusion:
         noise: the initial latent (n, C, H/f, W/f), standard normal, in place of the seed's
         together: how many images share a batch. Numbers may differ in the last digits with the
             batch size, so the default keeps every image the same alone or among others.
+        judge: the CLIP that says which pictures are kept of `best_of`; the bundled one by default
         """
         request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
-        progress = self.stream(request, noise=noise, together=together)
+        progress = self.stream(request, noise=noise, together=together, judge=judge)
         return [step.result for step in progress if step.result is not None]
 
     def stream(
-        self, request: Request, *, noise: Tensor | None = None, together: int = 1
+        self,
+        request: Request,
+        *,
+        noise: Tensor | None = None,
+        together: int = 1,
+        judge: Clip | None = None,
     ) -> Iterator[Progress]:
         """The same, step by step, each with a preview on demand; image i uses seed + i."""
         suited = self.suited(request)
         resolved = suited.resolve(request)
-        yield from (step for _, step in generate.stream(suited, [resolved], noise, together))
+        drawn = generate.stream(suited, [resolved], noise, together, judge)
+        yield from (step for _, step in drawn)
 
     def job(self, requests: Sequence[Request]) -> Job:
         """Resolved requests of one picture each, with equal `together.key`s, as one batch."""

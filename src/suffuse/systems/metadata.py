@@ -60,10 +60,14 @@ class Metadata:
     manipulation: Mapping[str, Any] | None = None  # as Manipulation.to_json gives it
 
     def for_image(self, seed: int, size: tuple[int, int]) -> Metadata:
-        """The metadata of one picture of a batch: its own seed, n = 1, its size in pixels."""
+        """The metadata of one picture of a batch: its own seed, n = 1, its size in pixels.
+
+        One that was kept of many says no more of these: its seed alone makes it again.
+        """
         width, height = size
         shown = dict(self.parameters.fields) | {"Seed": str(seed), "Size": f"{width}x{height}"}
-        request = None if self.request is None else {**self.request, "seed": seed, "n": 1}
+        own = {"seed": seed, "n": 1, "best_of": None}
+        request = None if self.request is None else {**self.request, **own}
         return replace(self, parameters=replace(self.parameters, fields=shown), request=request)
 
     def chunks(self) -> dict[str, str]:

@@ -29,7 +29,7 @@ GRIDS = ("leading", "trailing", "linspace", "karras", "exponential", "polyexpone
 LARGEST_SEED = 2**63 - 1
 PICTURES = ("image", "mask")  # the fields that hold one
 # Fields that the pictures of one batch have each for themselves, see `systems.together`.
-OWN = ("prompt", "negative", "guidance", "seed", "n", *PICTURES)
+OWN = ("prompt", "negative", "guidance", "seed", "n", "best_of", *PICTURES)
 
 
 class Progress(NamedTuple):
@@ -39,7 +39,7 @@ class Progress(NamedTuple):
     it runs only when called. `result` is set on the last item of each image.
     """
 
-    image_index: int  # which of the request's n images
+    image_index: int  # which of the request's n images, or of the best_of that are drawn
     i: int  # step, from 0
     steps: int  # steps in total
     preview: Callable[[], Image]
@@ -80,6 +80,7 @@ class Request:
     classifier: str | None = None  # file or folder of one of noisy pictures, to guide by as well
     classifier_scale: float = 1.0  # of its gradient; 0 = none, 1 = Bayes' rule
     boxes: tuple[Box, ...] | None = None  # what is to stand where, for grounded models
+    best_of: int | None = None  # draw so many, and keep the n that CLIP finds nearest to the prompt
 
     def __post_init__(self) -> None:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
@@ -97,7 +98,8 @@ class Request:
         put("strength", number("strength", self.strength, 0.0, 1.0))
         if self.strength == 0:
             raise SuffuseError("strength must be above 0 and at most 1, not 0")
-        put("seed", _seed(self.seed, self.n))
+        put("best_of", _best_of(self.best_of, self.n, self.prompt))
+        put("seed", _seed(self.seed, self.drawn))
         if self.sampler is not None:
             text("sampler", self.sampler)
         if self.grid is not None and self.grid not in GRIDS:
@@ -113,6 +115,11 @@ class Request:
                 put(name, tuple(map(one, additions.listed(name, given))))
         if self.mask is not None and self.image is None:
             raise SuffuseError("a mask needs an image to repaint: give image as well")
+
+    @property
+    def drawn(self) -> int:
+        """How many pictures are drawn, of which n are kept."""
+        return self.best_of or self.n
 
     def check(self) -> Request:
         """Judge the sampler's name, pictures and other files too; returns the request itself.
@@ -299,6 +306,15 @@ def _picture(name: str, value: Any) -> None:
 
     if not isinstance(value, Image):
         raise SuffuseError(f"{name} must be a path or a picture, not {value!r}")
+
+
+def _best_of(value: Any, n: int, prompt: str) -> int | None:
+    best_of = whole("best_of", value, 1, optional=True)
+    if best_of is not None and best_of < n:
+        raise SuffuseError(f"best_of is how many are drawn to keep {n}: it cannot be {best_of}")
+    if best_of is not None and not prompt.strip():
+        raise SuffuseError("best_of keeps what is nearest to the prompt: give a prompt")
+    return best_of
 
 
 def _seed(value: Any, n: int) -> int | None:

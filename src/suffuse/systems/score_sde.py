@@ -360,7 +360,7 @@ class _Colouring:
 
 def _check_plain(request: Request, name: str) -> None:
     """Refuses what a model without words and classes cannot heed."""
-    for field in ("loras", "embeddings", "clip_skip"):
+    for field in ("loras", "embeddings", "clip_skip", "best_of"):
         if getattr(request, field):
             raise SuffuseError(f"{field} is for text-to-image models; {name} is none")
     boxes.refuse(request.boxes, name)

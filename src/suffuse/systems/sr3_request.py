@@ -22,7 +22,10 @@ from suffuse.systems.request import Request
 if TYPE_CHECKING:
     from suffuse.systems.sr3 import SuperResolution
 
-_OTHERS = ("loras", "embeddings", "clip_skip", "mask", "negative", "guidance", "rescale")
+_OTHERS = (
+    *("loras", "embeddings", "clip_skip", "mask", "negative", "guidance", "rescale"),
+    "best_of",
+)
 
 
 def resolved(system: SuperResolution, request: Request) -> Request:

@@ -42,4 +42,4 @@ def stream(system: System, requests: Sequence[Request]) -> Iterator[tuple[int, P
         raise SuffuseError(
             "these requests cannot share a batch: only prompts, seeds and guidance may differ"
         )
-    yield from generate.stream(system, resolved, together=sum(r.n for r in resolved))
+    yield from generate.stream(system, resolved, together=sum(r.drawn for r in resolved))

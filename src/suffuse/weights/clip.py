@@ -1,16 +1,14 @@
 """CLIP models: opened from a folder, a file, the Hub or the package, and saved.
 
 Two layouts are read. transformers' has a `config.json` beside the weights and says everything;
-OpenAI's, which open_clip kept, is weights alone (`clip_openai`).
+OpenAI's, which open_clip kept, is weights alone. See `clip_transformers` and `clip_openai`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -18,7 +16,7 @@ from safetensors.torch import save_file
 from suffuse.errors import SuffuseError
 from suffuse.networks.clip import Clip, ClipText
 from suffuse.networks.clip_resnet import ClipResNet
-from suffuse.networks.clip_vision import ClipVision, ClipVisionConfig
+from suffuse.networks.clip_vision import ClipVision
 from suffuse.text.openai import openai_clip_tokenizer
 from suffuse.text.tokenizer import Tokenizer, load_tokenizer
 from suffuse.weights.clip_input import PREPROCESSOR, ClipInput
@@ -31,16 +29,19 @@ from suffuse.weights.clip_openai import (
     open_openai,
     openai_json,
 )
-from suffuse.weights.configs import text_json, text_tower, vision_json, vision_tower
+from suffuse.weights.clip_transformers import (
+    is_transformers,
+    open_image_tower,
+    open_transformers,
+    write_transformers,
+)
 from suffuse.weights.containers import find_weights, is_index, open_tensors
-from suffuse.weights.fields import check_class, number, refuse
-from suffuse.weights.folder import INDEX, read_json
+from suffuse.weights.folder import INDEX
 from suffuse.weights.formats import recognise
 from suffuse.weights.load import locate_source
 from suffuse.weights.mapping import export, some
-from suffuse.weights.maps.hf_clip import HF_CLIP, HF_CLIP_VISION
 from suffuse.weights.maps.openai_clip import OPENAI_CLIP_RESNET
-from suffuse.weights.parts import Hints, Info, Place, build, files_of, precision, with_text_hints
+from suffuse.weights.parts import Hints, Info, Place, files_of, precision
 from suffuse.weights.save import replace_folder, write_json, write_tokenizer
 from suffuse.weights.tensorfile import TensorFile
 
@@ -56,7 +57,6 @@ _SAVED = {
     "tokenizer_config.json",
     PREPROCESSOR,
 }
-_LOGIT_SCALE = 2.6592  # what transformers starts training from; no trained model uses it
 _UNNAMED = Info("unnamed", "made in memory")
 
 
@@ -123,14 +123,14 @@ def open_clip_parts(
         model = open_openai(file, said, hints, place)
         side, where = model.image.config.image, str(folder / CONFIG)
         prepare = open_clip_input(said, side, where)
-    elif _is_transformers(file):
-        model = _open_transformers(file, folder, hints, place)
+    elif is_transformers(file):
+        model = open_transformers(file, folder, hints, place)
         prepare = ClipInput.load(folder, model.image.config.image)
     else:
         raise SuffuseError(_not_ours(file))
     return ClipParts(
         model,
-        _tokenizer(folder, hints, model.text),
+        _tokenizer(path, folder, hints, model.text),
         prepare,
         Info(
             name or (path.resolve().name if path.is_dir() else path.stem),
@@ -155,17 +155,7 @@ def open_clip_image(
     """
     hints, place = hints or Hints(), Place(device, dtype)
     file, folder = _weights(locate_source(source, place)[0], place)
-    where = folder / "config.json"
-    raw = read_json(where)
-    check_class(raw, "model_type", ("clip_vision_model", "clip"), str(where))
-    if raw["model_type"] == "clip":
-        tower = _open_transformers(file, folder, hints, place).image
-        assert isinstance(tower, ClipVision)
-        return tower
-    projected = "visual_projection.weight" in file
-    projection = number(raw, "projection_dim", 512, str(where)) if projected else None
-    config = _with_hints(vision_tower(raw, projection, str(where)), hints, str(where))
-    return build(lambda: ClipVision(config), HF_CLIP_VISION, file, place)
+    return open_image_tower(file, folder, hints, place)
 
 
 def has_bundled_clip() -> bool:
@@ -189,79 +179,22 @@ def save_clip(
     An earlier model in `folder` is replaced once the new one is complete. Raises SuffuseError when
     `folder` cannot be written, holds something else, or a weight does not fit `dtype`.
     """
-    resnet = isinstance(parts.model.image, ClipResNet)
-    write = _write_open_clip if resnet else _write_transformers
+    model = parts.model
 
     def fill(fresh: Path) -> None:
-        write(parts, fresh, dtype)
+        write = _write_open_clip if isinstance(model.image, ClipResNet) else write_transformers
+        write(fresh, model, parts.tokenizer, parts.prepare, dtype)
         write_tokenizer(fresh, parts.tokenizer)
 
     replace_folder(Path(folder), fill, _SAVED)
 
 
-def _write_transformers(parts: ClipParts, fresh: Path, dtype: torch.dtype) -> None:
-    text, image = parts.model.text.config, parts.model.image.config
-    assert isinstance(image, ClipVisionConfig)
-    config = {
-        "architectures": ["CLIPModel"],
-        "model_type": "clip",
-        "projection_dim": image.projection,
-        "logit_scale_init_value": _LOGIT_SCALE,
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "text_config": text_json(text, parts.tokenizer.bos, parts.tokenizer.pad),
-        "vision_config": vision_json(image),
-    }
-    weights = export(parts.model, HF_CLIP, dtype)
-    save_file(weights, fresh / "model.safetensors", metadata={"format": "pt"})
-    write_json(fresh / "config.json", config)
-    write_json(fresh / PREPROCESSOR, parts.prepare.json())
-
-
-def _write_open_clip(parts: ClipParts, fresh: Path, dtype: torch.dtype) -> None:
-    weights = export(parts.model, OPENAI_CLIP_RESNET, dtype)
-    save_file(weights, fresh / OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
-    write_json(fresh / CONFIG, openai_json(parts.model, parts.prepare))
-
-
-# ---- transformers' layout ----------------------------------------------------------------------
-
-
-def _is_transformers(file: TensorFile) -> bool:
-    found = recognise(file)
-    return found is not None and found.name == "CLIP (transformers)"
-
-
-def _open_transformers(file: TensorFile, folder: Path, hints: Hints, place: Place) -> Clip:
-    where = str(folder / "config.json")
-    raw = read_json(folder / "config.json")
-    check_class(raw, "model_type", ("clip",), where)
-    shared = number(raw, "projection_dim", 512, where)
-    text = with_text_hints(text_tower(_tower(raw, "text_config", where), shared, where), hints)
-    image = vision_tower(_tower(raw, "vision_config", where), shared, where)
-    image = _with_hints(image, hints, where)
-    return build(lambda: Clip(ClipText(text), ClipVision(image)), HF_CLIP, file, place)
-
-
-def _tower(raw: Mapping[str, Any], name: str, where: str) -> Mapping[str, Any]:
-    """The configuration of a tower; an older spelling goes before it, as in transformers."""
-    older = raw.get(f"{name}_dict")
-    found = raw.get(name) if older is None else older
-    if found is not None and not isinstance(found, dict):
-        refuse(raw, name, where)
-    return found or {}
-
-
-def _with_hints(config: ClipVisionConfig, hints: Hints, where: str) -> ClipVisionConfig:
-    if hints.heads is not None and not isinstance(hints.heads, int):
-        raise SuffuseError(f"{where}: a CLIP has one number of heads, not {hints.heads}")
-    return replace(
-        config,
-        heads=hints.heads or config.heads,
-        activation=hints.activation or config.activation,
-    )
-
-
-# ---- either layout -----------------------------------------------------------------------------
+def _write_open_clip(
+    folder: Path, model: Clip, _: Tokenizer, prepare: ClipInput, dtype: torch.dtype
+) -> None:
+    weights = export(model, OPENAI_CLIP_RESNET, dtype)
+    save_file(weights, folder / OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
+    write_json(folder / CONFIG, openai_json(model, prepare))
 
 
 def _weights(path: Path, place: Place) -> tuple[TensorFile, Path]:
@@ -286,7 +219,7 @@ def _only_file(folder: Path, place: Place) -> Path:
     return find_weights(folder, variant=precision(place))
 
 
-def _tokenizer(folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
+def _tokenizer(path: Path, folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
     """The one that was named, the folder's own, or OpenAI's, which most CLIPs were trained with."""
     window = tower.config.context
     if hints.tokenizer is not None:
@@ -296,7 +229,7 @@ def _tokenizer(folder: Path, hints: Hints, tower: ClipText) -> Tokenizer:
     tokenizer = openai_clip_tokenizer(pad=0, window=window)
     if tokenizer.size != tower.config.vocab:
         raise SuffuseError(
-            f"{folder}: the text encoder knows {tower.config.vocab} tokens, OpenAI's vocabulary "
+            f"{path}: the text encoder knows {tower.config.vocab} tokens, OpenAI's vocabulary "
             f"has {tokenizer.size}; name the folder of its tokenizer"
         )
     return tokenizer

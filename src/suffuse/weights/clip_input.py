@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +13,11 @@ from PIL import Image
 from torch import Tensor
 
 from suffuse.errors import SuffuseError
+from suffuse.weights.folder import read_json
 
 PREPROCESSOR = "preprocessor_config.json"
+PROCESSOR = "processor_config.json"
+_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 _STRIP = 16  # a picture so many times longer than wide is looked at in its middle only
 
 
@@ -36,11 +39,8 @@ class ClipInput:
 
         Raises SuffuseError.
         """
-        path = folder / PREPROCESSOR
-        if not path.is_file():
-            return cls(image, image)
+        path, raw = _said(folder)
         try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
             size, crop = raw.get("size", image), raw.get("crop_size", image)
             made = cls(
                 int(size["shortest_edge"] if isinstance(size, dict) else size),
@@ -48,10 +48,11 @@ class ClipInput:
                 tuple(map(float, raw.get("image_mean", cls.mean))),
                 tuple(map(float, raw.get("image_std", cls.spread))),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as wrong:
+        except (ValueError, KeyError, TypeError) as wrong:
             line = " ".join(str(wrong).split())
             raise SuffuseError(f"{path}: is not a CLIP's preprocessing ({line})") from None
-        if raw.get("resample", 3) != Image.Resampling.BICUBIC or made.crop > made.size:
+        skipped = [name for name in _STEPS if raw.get(name) is False]
+        if raw.get("resample", 3) != Image.Resampling.BICUBIC or made.crop > made.size or skipped:
             raise SuffuseError(f"{path}: only bicubic resizing, then a smaller crop, is supported")
         if (len(made.mean), len(made.spread)) != (3, 3) or min(made.crop, *made.spread) <= 0:
             raise SuffuseError(
@@ -93,6 +94,18 @@ class ClipInput:
     def batch(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB pictures -> (B, 3, crop, crop)."""
         return torch.stack([self.prepare(image) for image in images])
+
+
+def _said(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """What a folder says about pictures, and in which file; nothing if there is none.
+
+    transformers 5 saves it inside `processor_config.json`, and looks there first.
+    """
+    whole = folder / PROCESSOR
+    if whole.is_file() and isinstance(found := read_json(whole).get("image_processor"), dict):
+        return whole, found
+    path = folder / PREPROCESSOR
+    return path, read_json(path) if path.is_file() else {}
 
 
 def _middle(image: Image.Image, width: int, height: int) -> Image.Image:

@@ -68,7 +68,9 @@ def open_openai(file: TensorFile, config: Mapping[str, Any], hints: Hints, place
         tower = ClipVision(image) if isinstance(image, ClipVisionConfig) else ClipResNet(image)
         return Clip(ClipText(text), tower)
 
-    return build(make, keys, file, place)
+    # A traced model keeps each layer's mask as if it were a weight.
+    kept = {name: e for name, e in file.entries.items() if not name.endswith("attn_mask")}
+    return build(make, keys, replace(file, entries=kept), place)
 
 
 def openai_json(model: Clip, prepare: ClipInput) -> dict[str, Any]:
@@ -139,6 +141,20 @@ def model_name(config: ClipVisionConfig | ClipResNetConfig) -> str:
     size = _SIZES.get(config.width, str(config.width))
     more = "" if config.image == 224 else f"@{config.image}"
     return f"ViT-{size}/{config.patch}{more}"
+
+
+def recognised_model(file: TensorFile) -> str | None:
+    """What a CLIP of either layout is called, by its shapes; None where they do not say."""
+    try:
+        if is_openai(file):
+            return model_name(image_shape(file))
+        stem = "vision_model.embeddings"
+        width, _, patch, _ = shape(file, f"{stem}.patch_embedding.weight", 4)
+        cells = shape(file, f"{stem}.position_embedding.weight", 2)[0] - 1
+        image = _side(file, cells) * patch
+        return model_name(ClipVisionConfig(image=image, patch=patch, width=width, heads=1))
+    except SuffuseError:
+        return None
 
 
 # ---- shapes ------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from suffuse.weights.fields import (
 
 # What UNet2DConditionModel must be told, or not told, for the network to be the one we build. The
 # values are its class defaults.
-_UNET_FIXED: dict[str, Any] = {
+UNET_FIXED: dict[str, Any] = {
     "center_input_sample": False,
     "mid_block_type": "UNetMidBlock2DCrossAttn",
     "downsample_padding": 1,
@@ -59,7 +59,7 @@ _UNET_FIXED: dict[str, Any] = {
 # Read below, or without effect on the network: sizes that belong to parts which the fields above
 # switch off, dropout, and `upcast_attention`, which asks for a precision inside attention that
 # diffusers' own default (scaled_dot_product_attention) does not use either.
-_UNET_READ = {
+UNET_READ = {
     "sample_size", "in_channels", "out_channels", "flip_sin_to_cos", "freq_shift",
     "down_block_types", "up_block_types", "block_out_channels", "layers_per_block",
     "norm_num_groups", "cross_attention_dim", "transformer_layers_per_block",
@@ -72,7 +72,7 @@ _UNET_READ = {
 def unet_config(raw: Json, where: str) -> SDConfig:
     """`unet/config.json`. `where` names the file in errors."""
     check_class(raw, "_class_name", ("UNet2DConditionModel",), where)
-    honour(raw, _UNET_FIXED, _UNET_READ, where)
+    honour(raw, UNET_FIXED, UNET_READ, where)
     for field in ("only_cross_attention", "mid_block_only_cross_attention"):
         if any(as_list(raw.get(field))):
             refuse(raw, field, where)

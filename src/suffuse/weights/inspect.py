@@ -14,6 +14,7 @@ from typing import Any
 
 from suffuse.errors import SuffuseError
 from suffuse.weights.adm import published_as
+from suffuse.weights.clip_openai import recognised_model
 from suffuse.weights.containers import choose_weights, find_weights, open_tensors
 from suffuse.weights.folder import INDEX, OWN, read_json
 from suffuse.weights.formats import part_of, recognise
@@ -168,8 +169,12 @@ def _hints(file: TensorFile, name: str) -> dict[str, Any]:
         hints["config"] = "not in the file: a name such as ve/cifar10_ncsnpp_continuous"
     if "ztsnr" in file:
         hints["zero_terminal_snr"] = True
-    hints |= _unet_hints(file)
-    return hints
+    return hints | _unet_hints(file) | _clip_hints(file)
+
+
+def _clip_hints(file: TensorFile) -> dict[str, Any]:
+    model = recognised_model(file)
+    return {} if model is None else {"model": model}
 
 
 def _unet_hints(file: TensorFile) -> dict[str, Any]:
@@ -254,8 +259,8 @@ def _describe_component(folder: Path) -> Description:
         extras["keys"] = _some_keys(file)
     component = _component(part, file, file, kind=kind, file=file.path.name)
     return Description(
-        str(folder), name, file.container, (component,), _config_hints(folder), extras,
-        files_of(file),
+        str(folder), name, file.container, (component,),
+        _config_hints(folder) | _clip_hints(file), extras, files_of(file),
     )  # fmt: skip
 
 

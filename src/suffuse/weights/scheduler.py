@@ -67,7 +67,7 @@ class Sampling:
                 )
             name, grid, options = found.name, grid or found.grid, dict(found.options)
             if not isinstance(self.schedule, Flow):
-                config |= STAND_INS.get(name, {"_class_name": NAMES[name].diffusers})
+                config |= STAND_INS.get(name, self._class_of(name))
         if grid is not None:
             config |= {key: grid == word for word, key in CURVE_KEYS.items()}
             config |= {"use_lu_lambdas": False}
@@ -91,6 +91,11 @@ class Sampling:
             schedule=self.schedule,
             learned_var=self.learned_var,
         )
+
+    def _class_of(self, sampler: str) -> Config:
+        """The class that stands for a sampler: the file's own if it does."""
+        own = CLASSES[self.config["_class_name"]].sampler == sampler
+        return {} if own else {"_class_name": NAMES[sampler].diffusers}
 
 
 def from_config(config: Config, stable_diffusion: bool = False) -> Sampling:
@@ -150,11 +155,11 @@ def _schedule(c: Config) -> Schedule:
     """Betas in float32 throughout, rounding at the same places as diffusers."""
     if "shift" in c:
         return flow_of(c)
-    if c["trained_betas"] is not None:
+    if c.get("trained_betas") is not None:
         table = torch.tensor(c["trained_betas"], dtype=torch.float32)
     else:
-        kind, T = c["beta_schedule"], c["num_train_timesteps"]
-        table = betas(kind, T, c["beta_start"], c["beta_end"], dtype=torch.float32)
+        ends = {"start": c["beta_start"], "end": c["beta_end"]} if "beta_start" in c else {}
+        table = betas(c["beta_schedule"], c["num_train_timesteps"], **ends, dtype=torch.float32)
     if c.get("rescale_betas_zero_snr"):
         alpha_bar = zero_terminal_snr((1 - table).cumprod(0))
         table = 1 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])  # (T,)

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+import torch
 
 from suffuse.diffusion.grid import GridSpec
-from suffuse.diffusion.schedule import Flow
+from suffuse.diffusion.schedule import Flow, betas
 from suffuse.errors import SuffuseError
 
 Config = Mapping[str, Any]
@@ -32,6 +33,7 @@ def pick(table: Mapping[str, T], c: Config, key: str) -> T:
 
 SPACINGS = {"leading": "leading", "trailing": "trailing", "linspace": "linspace"}
 _FINALS: Mapping[str, Final] = {"zero": "one", "sigma_min": "first"}
+_COSINE = {"squaredcos_cap_v2": "cosine"}
 _SIGMA_FINALS: Mapping[str, Final] = {"zero": "one", "sigma_min": "first_s"}
 CURVE_KEYS = {
     "karras": "use_karras_sigmas",
@@ -61,6 +63,15 @@ def steps_grid(c: Config) -> GridSpec:
         landing="stride" if stride else "next",
         final="one" if c.get("set_alpha_to_one", True) else "first",
     )
+
+
+def unclip_grid(c: Config) -> GridSpec:
+    """Karlo's: whole indices from one end of its one schedule to the other."""
+    table = betas(pick(_COSINE, c, "beta_schedule"), c["num_train_timesteps"], dtype=torch.float32)
+    # In the weight of the last x0, beta_0 / (1 - alpha_bar_0), `scheduling_unclip.py` has two
+    # numbers that should be the same; in float32 they are 0.05 % apart.
+    first = table[0] / (1 - (1 - table[0]))
+    return GridSpec("linspace", last_alpha=first.item())
 
 
 def lcm_grid(c: Config) -> GridSpec:
@@ -164,6 +175,10 @@ def ddpm_options(c: Config) -> dict[str, Any]:
     to_zero = {"leading": not c["steps_offset"], "linspace": True, "trailing": False}
     last = variance != "small" and not to_zero[c["timestep_spacing"]]
     return {"variance": variance, "last_noise": last}
+
+
+def unclip_options(c: Config) -> dict[str, Any]:
+    return {"variance": pick(_VARIANCES, c, "variance_type")}
 
 
 def pndm_options(c: Config) -> dict[str, Any]:

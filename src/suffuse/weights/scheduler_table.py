@@ -25,6 +25,8 @@ from suffuse.weights.scheduler_rules import (
     sigmas_grid,
     solver_grid,
     steps_grid,
+    unclip_grid,
+    unclip_options,
     unipc_options,
 )
 
@@ -63,6 +65,14 @@ _LEADING: Config = {**_MODEL, "timestep_spacing": "leading"}
 _ZERO_SNR: Config = {"rescale_betas_zero_snr": False}
 _STABLE: Config = {"beta_start": 0.00085, "beta_end": 0.012}
 _CLIP: Config = {"clip_sample": False, "clip_sample_range": 1.0}
+_UNCLIP: Config = {
+    "num_train_timesteps": 1000,
+    "beta_schedule": "squaredcos_cap_v2",
+    "variance_type": "fixed_small_log",
+    "clip_sample": True,
+    "clip_sample_range": 1.0,
+    "prediction_type": "epsilon",
+}
 _DYNAMIC: Config = {
     "thresholding": False,
     "dynamic_thresholding_ratio": 0.995,
@@ -104,6 +114,7 @@ CLASSES: Mapping[str, Row] = {
         steps_grid,
         ddpm_options,
     ),
+    "UnCLIPScheduler": Row("ddpm", _UNCLIP, unclip_grid, unclip_options),
     "DDIMScheduler": Row(
         "ddim",
         {

@@ -71,7 +71,7 @@ export function told(job) {
 
 /** A cell for each picture: noise, then a preview that clears up, then the picture. */
 function cells(job) {
-  const n = job.request.n ?? 1;
+  const n = job.request.best_of ?? job.request.n ?? 1;
   if (shown !== job.id) {
     shown = job.id;
     place.mosaic.replaceChildren(...Array.from({ length: n }, (_, i) => cell(job, i)));

@@ -50,3 +50,14 @@ DIFFUSERS_ATTENTION = (
     Row("v.*", "value.*"),
     Row("out.*", "proj_attn.*"),
 )
+
+# Its attention over pixels and a text at once.
+DIFFUSERS_JOINT = (
+    Row("norm.*", "group_norm.*"),
+    Row("q.*", "to_q.*"),
+    Row("k.*", "to_k.*"),
+    Row("v.*", "to_v.*"),
+    Row("text_k.*", "add_k_proj.*"),
+    Row("text_v.*", "add_v_proj.*"),
+    Row("out.*", "to_out.0.*"),
+)

@@ -72,10 +72,8 @@ _RESNET = (
     Row("attention.out.*", "attnpool.c_proj.*"),
 )
 
-# What OpenAI's archives hold besides, and their text mask, which some old files have.
-SCALARS = ("input_resolution", "context_length", "vocab_size")
-_IGNORED = (*SCALARS, "attn_mask")
+SCALARS = ("input_resolution", "context_length", "vocab_size")  # OpenAI's archives have them
 _SHARED = (Row("logit_scale", "logit_scale"), *nest("text", "", _TEXT))
 
-OPENAI_CLIP = KeyMap((*_SHARED, *nest("image", "visual", _VISION)), _IGNORED)
-OPENAI_CLIP_RESNET = KeyMap((*_SHARED, *nest("image", "visual", _RESNET)), _IGNORED)
+OPENAI_CLIP = KeyMap((*_SHARED, *nest("image", "visual", _VISION)), SCALARS)
+OPENAI_CLIP_RESNET = KeyMap((*_SHARED, *nest("image", "visual", _RESNET)), SCALARS)

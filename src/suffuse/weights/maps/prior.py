@@ -33,7 +33,7 @@ DIFFUSERS_PRIOR = KeyMap(
 )
 
 
-def _by_token(tokens: int) -> Op:
+def by_token(tokens: int) -> Op:
     """Rows that lie by channel first, [channel][token], as ours: [token][channel]."""
     return Op(
         f"by {tokens} tokens",
@@ -44,7 +44,7 @@ def _by_token(tokens: int) -> Op:
 
 def text_projection(tokens: int) -> KeyMap:
     """The rows of a projection that makes so many tokens of an image."""
-    order = _by_token(tokens)
+    order = by_token(tokens)
     return KeyMap(
         (
             Row("image.null", "learned_classifier_free_guidance_embeddings"),

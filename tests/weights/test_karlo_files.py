@@ -1,0 +1,126 @@
+"""Karlo's networks: golden values of its own files, and diffusers' classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel, UNet2DModel
+from safetensors.torch import load_file, save_file
+from tiny import deviation, randomise
+
+from suffuse.diffusion.cond import Cond
+from suffuse.errors import SuffuseError
+from suffuse.networks.pixel import adm
+from suffuse.networks.unet import Context
+from suffuse.weights.containers import open_tensors
+from suffuse.weights.karlo_files import open_karlo_decoder, open_karlo_prior
+from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
+from suffuse.weights.parts import Place, build
+from suffuse.weights.unclip_config import decoder_config, upsampler_config
+
+GOLDEN = Path(__file__).parents[1] / "parity" / "karlo"
+PRIOR, STATISTICS = GOLDEN / "prior" / "prior.ckpt", GOLDEN / "prior" / "ViT-L-14_stats.th"
+DECODER: dict[str, Any] = {
+    "sample_size": 8,
+    "in_channels": 3,
+    "out_channels": 6,
+    "block_out_channels": (32, 64),
+    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
+    "layers_per_block": 1,
+    "attention_head_dim": 16,
+    "cross_attention_dim": 20,
+    "class_embed_type": "identity",
+    "resnet_time_scale_shift": "scale_shift",
+}
+UPSAMPLER: dict[str, Any] = {
+    "sample_size": 16,
+    "in_channels": 6,
+    "out_channels": 3,
+    "block_out_channels": (32, 64),
+    "down_block_types": ("ResnetDownsampleBlock2D",) * 2,
+    "up_block_types": ("ResnetUpsampleBlock2D",) * 2,
+    "layers_per_block": 1,
+    "add_attention": False,
+    "resnet_time_scale_shift": "scale_shift",
+}
+
+
+@torch.no_grad()
+def test_golden_prior() -> None:
+    io = load_file(GOLDEN / "prior" / "io.safetensors")
+    prior = open_karlo_prior(PRIOR, STATISTICS, head_width=12)
+    given = (io[f"in.{name}"] for name in ("x", "t", "proj_embedding", "states", "mask"))
+    got = prior(*given)
+    assert deviation(got, io["out.out"]) < 1e-5
+    assert deviation(prior.restore(got), io["out.denormalised"]) < 1e-5
+
+
+@torch.no_grad()
+def test_golden_decoder() -> None:
+    io = load_file(GOLDEN / "decoder" / "io.safetensors")
+    unet, config, projection = open_karlo_decoder(
+        GOLDEN / "decoder" / "decoder.ckpt", head_width=16
+    )
+    assert (config.attends, config.heads, config.context) == ((False, True), (2, 4), 20)
+    assert (projection.image.embedding, projection.image.count) == (24, 4)
+    context = unet.prepare(Cond(tokens=io["in.states"], vector=io["in.class_embedding"]))
+    assert deviation(unet(io["in.sample"], io["in.t"], context), io["out.out"]) < 1e-5
+
+
+@torch.no_grad()
+def test_a_decoder_is_diffusers(tmp_path: Path) -> None:
+    theirs = UNet2DConditionModel(**DECODER).eval()
+    randomise(theirs, 1)
+    config = decoder_config(dict(theirs.config) | {"_class_name": "UNet2DConditionModel"}, "x")
+    save_file(theirs.state_dict(), tmp_path / "unet.safetensors")
+    file = open_tensors(tmp_path / "unet.safetensors")
+    ours = build(lambda: adm(config), DIFFUSERS_KARLO, file, Place())
+    x, t = torch.randn(2, 3, 8, 8), torch.tensor([3, 900])
+    tokens, vector = torch.randn(2, 9, 20), torch.randn(2, 128)
+    mask = torch.arange(9) < torch.tensor([[9], [5]])
+    want = theirs(x, t, tokens, class_labels=vector, attention_mask=mask).sample
+    context: Context = ours.prepare(Cond(tokens=tokens, mask=mask, vector=vector))
+    assert deviation(ours(x, t, context), want) < 1e-5
+
+
+@torch.no_grad()
+def test_an_upsampler_is_diffusers(tmp_path: Path) -> None:
+    theirs = UNet2DModel(**UPSAMPLER).eval()
+    randomise(theirs, 2)
+    config = upsampler_config(dict(theirs.config) | {"_class_name": "UNet2DModel"}, "x")
+    save_file(theirs.state_dict(), tmp_path / "unet.safetensors")
+    file = open_tensors(tmp_path / "unet.safetensors")
+    ours = build(lambda: adm(config), DIFFUSERS_KARLO, file, Place())
+    x, t, low = torch.randn(2, 3, 16, 16), torch.tensor([0, 500]), torch.randn(2, 3, 16, 16)
+    want = theirs(torch.cat((x, low), dim=1), t).sample
+    assert deviation(ours(x, t, ours.prepare(Cond(concat=low))), want) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"class_embed_type": None}, "class_embed_type = None is not supported"),
+        ({"norm_num_groups": 16}, "norm_num_groups = 16 is not supported"),
+        ({"attention_head_dim": 24}, "attention_head_dim = 24 is not supported"),
+        ({"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "do not mirror"),
+        ({"cross_attention_norm": "group_norm"}, "cross_attention_norm"),
+    ],
+)
+def test_other_decoders_are_refused(change: dict[str, Any], line: str) -> None:
+    raw = {"_class_name": "UNet2DConditionModel", **DECODER, **change}
+    with pytest.raises(SuffuseError, match=line):
+        decoder_config(raw, "config.json")
+
+
+def test_other_files_are_refused() -> None:
+    with pytest.raises(SuffuseError, match="is no prior of Karlo's"):
+        open_karlo_prior(GOLDEN / "decoder" / "decoder.ckpt", STATISTICS)
+    with pytest.raises(SuffuseError, match="is no decoder of Karlo's"):
+        open_karlo_decoder(PRIOR)
+    with pytest.raises(SuffuseError, match="not a mean and a deviation"):
+        open_karlo_prior(PRIOR, PRIOR)
