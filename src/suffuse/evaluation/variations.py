@@ -184,8 +184,7 @@ def _drawn(
             direction = difference(system, before, after)
             z[row] = turned(pair.z[row : row + 1], direction, amount)[0]
         columns.append(decoded(system, Pair(z, pair.noise), asked.how, tick=tick))
-    for row in zip(*columns):
-        yield list(row)
+    yield from map(list, zip(*columns))
 
 
 def _judged(
