@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from suffuse.systems.unclip_upsampler import Upsampler
 from suffuse.weights.folder import INDEX, read_json
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Defaults, Place
+from suffuse.weights.scheduler import from_config
 from suffuse.weights.stable_unclip import STABLE, StableUnclipParts, open_stable_unclip
 from suffuse.weights.tensorfile import show
 from suffuse.weights.unclip import (
@@ -25,13 +26,28 @@ from suffuse.weights.unclip import (
     KARLO,
     KarloParts,
     PriorParts,
+    Towers,
     UpsamplerParts,
     open_kandinsky_prior,
     open_karlo,
 )
+from suffuse.weights.unclip_own import (
+    BUNDLED,
+    OWN_NAME,
+    UNCLIP,
+    OwnParts,
+    OwnPrior,
+    bundled_unclip,
+    open_own,
+)
 
 STABLE_STEPS, STABLE_GUIDANCE = 20, 10.0  # diffusers', where nothing else is recommended
-PIPELINES = (*KARLO, *STABLE, KANDINSKY_PRIOR)  # classes in the `model_index.json` of such folders
+PIPELINES = (
+    *KARLO,
+    *STABLE,
+    KANDINSKY_PRIOR,
+    UNCLIP,
+)  # classes in the `model_index.json` of such folders
 
 
 def is_unclip(folder: Path) -> bool:
@@ -41,19 +57,21 @@ def is_unclip(folder: Path) -> bool:
 
 
 def load_unclip(
-    source: str | PathLike[str],
+    source: str | PathLike[str] | None = None,
     device: str = "auto",
     dtype: str | torch.dtype = "auto",
     noise_level: int = 0,
 ) -> UnCLIP:
-    """Opens an unCLIP: a diffusers folder, or the name of one on the Hub.
+    """Opens an unCLIP: the bundled one without a source, a folder of diffusers' or of our own, or
+    the name of one on the Hub.
 
     `device` and `dtype` are as for `load`. `noise_level`: how much noise stable unCLIP adds to
     embeddings, of a thousand; more makes freer variations. Raises SuffuseError.
     """
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    return open_unclip(locate_source(source, place)[0], place, noise_level)
+    folder = bundled_unclip() if source is None else locate_source(source, place)[0]
+    return open_unclip(folder, place, noise_level)
 
 
 def load_prior(
@@ -87,10 +105,12 @@ def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
         )
     if name in STABLE:
         return stable_unclip(open_stable_unclip(folder, place), noise_level)
-    if name not in KARLO:
+    if name not in (*KARLO, UNCLIP):
         raise SuffuseError(f"{folder}: {show(name)} is no unCLIP, which are {', '.join(PIPELINES)}")
     if noise_level:
-        raise SuffuseError(f"{folder}: noise_level is for stable unCLIP, this is Karlo")
+        raise SuffuseError(f"{folder}: noise_level is for stable unCLIP, this is none")
+    if name == UNCLIP:
+        return own_unclip(open_own(folder, place, OWN_NAME if folder == BUNDLED else None))
     return karlo(open_karlo(folder, place))
 
 
@@ -119,6 +139,25 @@ def stable_unclip(parts: StableUnclipParts, noise_level: int = 0) -> UnCLIP:
         info=base.info,
         defaults=Defaults(STABLE_STEPS, STABLE_GUIDANCE),
     )
+
+
+def own_unclip(parts: OwnParts) -> UnCLIP:
+    """The system of a model of this project's making."""
+    clip, base, prior = parts.clip, parts.base, parts.prior
+    towers = Towers(clip.model.text, clip.tokenizer, clip.model.image, clip.prepare, unit=True)
+    embedder = Embedder(towers)
+    packed = replace(base, unet=pack(base.unet), autoencoder=pack(base.autoencoder))
+    return UnCLIP(
+        embedder,
+        LatentDecoder(LatentDiffusion(packed), parts.projection),
+        None if prior is None else Prior(_packed(_used(prior)), embedder),
+        info=parts.info,
+        defaults=parts.defaults,
+    )
+
+
+def _used(prior: OwnPrior) -> PriorParts:
+    return PriorParts(prior.network, from_config(prior.scheduler), **asdict(prior.use))
 
 
 def _packed(prior: PriorParts) -> PriorParts:
