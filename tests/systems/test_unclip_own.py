@@ -121,7 +121,7 @@ def test_the_studio_can_show_it(system: UnCLIP) -> None:
 
 def test_a_prior_alone_draws_nothing(folder: Path) -> None:
     assert load_prior(folder / "prior", "cpu").parts.draws == 2
-    with pytest.raises(SuffuseError, match="has no decoder, so it draws nothing"):
+    with pytest.raises(SuffuseError, match="has a prior alone, and so draws nothing"):
         suffuse.load(folder / "prior")
 
 

@@ -22,6 +22,7 @@ from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.registry import System, suited
 from suffuse.systems.request import Progress, Request
 from suffuse.systems.score_sde import ScoreSDE
+from suffuse.systems.unclip import UnCLIP
 from suffuse.text.words import Word, words
 
 if TYPE_CHECKING:

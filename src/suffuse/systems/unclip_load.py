@@ -1,8 +1,8 @@
-"""Opening unCLIP models: the bundled one and others of our making, Karlo's and their kin."""
+"""Opening unCLIP models: Karlo's folders, and those of their kin."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
 
@@ -10,18 +10,17 @@ import torch
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
-from suffuse.systems import latent
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
 from suffuse.systems.unclip import UnCLIP
 from suffuse.systems.unclip_decoder import LatentDecoder, PixelDecoder
 from suffuse.systems.unclip_door import NoisedEmbedding
 from suffuse.systems.unclip_prior import Embedder, Prior
 from suffuse.systems.unclip_upsampler import Upsampler
-from suffuse.weights.clip import open_clip_parts
-from suffuse.weights.folder import INDEX, read_json, read_own
-from suffuse.weights.load import bundled, locate_source
-from suffuse.weights.lora import FILES as LORA_FILES
-from suffuse.weights.parts import Defaults, Info, Place
+from suffuse.weights.clip import ClipParts
+from suffuse.weights.folder import INDEX, read_json
+from suffuse.weights.load import locate_source
+from suffuse.weights.parts import Defaults, Place
+from suffuse.weights.scheduler import from_config
 from suffuse.weights.stable_unclip import STABLE, StableUnclipParts, open_stable_unclip
 from suffuse.weights.tensorfile import show
 from suffuse.weights.unclip import (
@@ -34,29 +33,21 @@ from suffuse.weights.unclip import (
     check_widths,
     open_kandinsky_prior,
     open_karlo,
-    open_sampling,
 )
 from suffuse.weights.unclip_own import (
-    PRIOR,
-    PRIOR_SCHEDULER,
-    PROJECTION,
+    BUNDLED,
+    OWN_NAME,
     UNCLIP,
-    index_of,
-    named_in,
+    OwnParts,
+    OwnPrior,
+    bundled_unclip,
+    open_own,
+    open_own_clip,
     open_own_prior,
-    open_projection,
 )
 
-BUNDLED = Path(__file__).resolve().parents[1] / "models" / "unclip"
-OWN_NAME = "suffuse-unclip"
-
 STABLE_STEPS, STABLE_GUIDANCE = 20, 10.0  # diffusers', where nothing else is recommended
-PIPELINES = (
-    UNCLIP,
-    *KARLO,
-    *STABLE,
-    KANDINSKY_PRIOR,
-)  # classes in the `model_index.json` of such folders
+PIPELINES = (UNCLIP, *KARLO, *STABLE, KANDINSKY_PRIOR)  # classes in `model_index.json`
 
 
 def is_unclip(folder: Path) -> bool:
@@ -71,14 +62,16 @@ def load_unclip(
     dtype: str | torch.dtype = "auto",
     noise_level: int = 0,
 ) -> UnCLIP:
-    """Opens an unCLIP: the bundled one without a source, a folder, a Hub name.
+    """Opens an unCLIP: the bundled one without a source, a folder of diffusers' or of our own, or
+    the name of one on the Hub.
 
     `device` and `dtype` are as for `load`. `noise_level`: how much noise stable unCLIP adds to
     embeddings, of a thousand; more makes freer variations. Raises SuffuseError.
     """
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    return open_unclip(_located(source, place), place, noise_level)
+    folder = bundled_unclip() if source is None else locate_source(source, place)[0]
+    return open_unclip(folder, place, noise_level)
 
 
 def load_prior(
@@ -92,23 +85,18 @@ def load_prior(
     """
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    folder = _located(source, place)
+    folder = bundled_unclip() if source is None else locate_source(source, place)[0]
     name = _class_of(folder)
     if name == KANDINSKY_PRIOR:
         towers, prior = open_kandinsky_prior(folder, place)
         return Prior(_packed(prior), Embedder(towers))
-    found = own_prior(folder, place) if name == UNCLIP else open_unclip(folder, place).prior
+    if name == UNCLIP:
+        clip = open_own_clip(folder, place)
+        return _used(open_own_prior(folder, place), Embedder(_towers(clip)))
+    found = open_unclip(folder, place).prior
     if found is None:
         raise SuffuseError(f"{folder}: has no prior")
     return found
-
-
-def _located(source: str | PathLike[str] | None, place: Place) -> Path:
-    if source is not None:
-        return locate_source(source, place)[0]
-    if not (BUNDLED / INDEX).is_file():
-        raise SuffuseError("this installation has no bundled unCLIP: name a model folder")
-    return BUNDLED
 
 
 def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
@@ -121,12 +109,12 @@ def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
         )
     if name in STABLE:
         return stable_unclip(open_stable_unclip(folder, place), noise_level)
-    if noise_level:
-        raise SuffuseError(f"{folder}: noise_level is for stable unCLIP, which this is not")
-    if name == UNCLIP:
-        return own_unclip(folder, place)
-    if name not in KARLO:
+    if name not in (*KARLO, UNCLIP):
         raise SuffuseError(f"{folder}: {show(name)} is no unCLIP, which are {', '.join(PIPELINES)}")
+    if noise_level:
+        raise SuffuseError(f"{folder}: noise_level is for stable unCLIP, this is none")
+    if name == UNCLIP:
+        return own_unclip(open_own(folder, place, OWN_NAME if folder == BUNDLED else None))
     return karlo(open_karlo(folder, place))
 
 
@@ -143,58 +131,6 @@ def karlo(parts: KarloParts) -> UnCLIP:
     )
 
 
-def own_prior(folder: Path, place: Place) -> Prior | None:
-    """The prior of a folder of our making, None where it has none. Raises SuffuseError."""
-    return _own_prior(folder, place, Embedder(own_towers(folder, place)))
-
-
-def own_unclip(folder: Path, place: Place) -> UnCLIP:
-    """The system of such a folder, with the models that it was trained with. Raises SuffuseError,
-    also where these are not those any more."""
-    index = index_of(folder)
-    if "base" not in index:
-        raise SuffuseError(f"{folder}: has no decoder, so it draws nothing: suffuse train decoder")
-    base = named_in(index, "base", folder / INDEX)
-    changes = folder / LORA_FILES[0]
-    source = base.source or bundled()
-    model = latent.load(source, str(place.device), place.dtype, loras=[str(changes)])
-    base.check(model.info, folder, "text-to-image model")
-    projection = open_projection(folder / PROJECTION, place)
-    embedder = Embedder(own_towers(folder, place))
-    prior = _own_prior(folder, place, embedder)
-    widths = {"decoder": projection.embedding}
-    check_widths(embedder.towers, None if prior is None else prior.parts, widths, str(folder))
-    return UnCLIP(
-        embedder,
-        LatentDecoder(model, projection),
-        prior,
-        info=Info(_name(folder), "model folder", folder, (changes,)),
-        defaults=read_own(folder).defaults,
-    )
-
-
-def own_towers(folder: Path, place: Place) -> Towers:
-    """The CLIP that a folder of our making was trained with. Raises SuffuseError."""
-    clip = named_in(index_of(folder), "clip", folder / INDEX)
-    parts = open_clip_parts(clip.source, device=place.device, dtype=place.dtype)
-    clip.check(parts.info, folder, "CLIP")
-    model = parts.model
-    return Towers(model.text, parts.tokenizer, model.image, parts.prepare, unit=True)
-
-
-def _own_prior(folder: Path, place: Place, embedder: Embedder) -> Prior | None:
-    if not (folder / PRIOR).is_dir():
-        return None
-    found = open_own_prior(folder, place)
-    use, sampling = found.use, open_sampling(folder / PRIOR_SCHEDULER)
-    parts = PriorParts(found.network, sampling, use.steps, use.guidance, use.draws)
-    return Prior(_packed(parts), embedder)
-
-
-def _name(folder: Path) -> str:
-    return OWN_NAME if folder == BUNDLED else folder.resolve().name
-
-
 def stable_unclip(parts: StableUnclipParts, noise_level: int = 0) -> UnCLIP:
     """The system of a stable unCLIP's parts."""
     embedder, base = Embedder(parts.towers), parts.base
@@ -207,6 +143,30 @@ def stable_unclip(parts: StableUnclipParts, noise_level: int = 0) -> UnCLIP:
         info=base.info,
         defaults=Defaults(STABLE_STEPS, STABLE_GUIDANCE),
     )
+
+
+def own_unclip(parts: OwnParts) -> UnCLIP:
+    """The system of a model of this project's making."""
+    base, embedder = parts.base, Embedder(_towers(parts.clip))
+    packed = replace(base, unet=pack(base.unet), autoencoder=pack(base.autoencoder))
+    return UnCLIP(
+        embedder,
+        LatentDecoder(LatentDiffusion(packed), parts.projection),
+        None if parts.prior is None else _used(parts.prior, embedder),
+        info=parts.info,
+        defaults=parts.defaults,
+    )
+
+
+def _towers(clip: ClipParts) -> Towers:
+    return Towers(clip.model.text, clip.tokenizer, clip.model.image, clip.prepare, unit=True)
+
+
+def _used(prior: OwnPrior, embedder: Embedder) -> Prior:
+    """A prior of our making in use. Raises SuffuseError where it is another CLIP's."""
+    parts = PriorParts(prior.network, from_config(prior.scheduler), **asdict(prior.use))
+    check_widths(embedder.towers, parts, {}, "unCLIP")
+    return Prior(_packed(parts), embedder)
 
 
 def _packed(prior: PriorParts) -> PriorParts:

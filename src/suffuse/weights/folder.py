@@ -184,7 +184,6 @@ def read_own(folder: Path) -> Own:
     upscale = raw.pop("upscale", None)
     enlarging = None if upscale is None else configured(Enlarging(), upscale, f"{file}: upscale")
     raw.pop("perceptual", None)  # for people: what its training compared pictures with
-    raw.pop("prior", None)  # of an unCLIP, which reads it itself
     return Own(Defaults(**raw), patch, shortcut, decoder, classes, enlarging)
 
 
@@ -197,7 +196,6 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "shortcut": (bool,),
     "decoder": (list,),
     "perceptual": (str,),
-    "prior": (dict,),
     "classes": (list,),
     "upscale": (dict,),
 }
