@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +12,29 @@ import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
 from safetensors.torch import load_file, save_file
 from tiny import deviation, randomise
+from torch import Tensor, nn
 
+import suffuse
 from suffuse.diffusion.cond import Cond
 from suffuse.errors import SuffuseError
-from suffuse.networks.pixel import adm
+from suffuse.networks.clip import Clip, ClipText, ClipTextConfig
+from suffuse.networks.clip_vision import ClipVision, ClipVisionConfig
+from suffuse.networks.pixel import ADMConfig, adm
+from suffuse.networks.prior import DiffusionPrior, PriorConfig
+from suffuse.networks.unclip import TextProjection
 from suffuse.networks.unet import Context
+from suffuse.systems.unclip import UnCLIP
 from suffuse.weights.containers import open_tensors
-from suffuse.weights.karlo_files import open_karlo_decoder, open_karlo_prior
+from suffuse.weights.karlo_files import open_karlo_decoder, open_karlo_files, open_karlo_prior
+from suffuse.weights.mapping import KeyMap, export
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
+from suffuse.weights.maps.karlo import (
+    karlo_prior,
+    karlo_projection,
+    karlo_unet,
+    karlo_upsampler,
+)
+from suffuse.weights.maps.openai_clip import OPENAI_CLIP
 from suffuse.weights.parts import Place, build
 from suffuse.weights.unclip_config import decoder_config, upsampler_config
 
@@ -99,6 +116,80 @@ def test_an_upsampler_is_diffusers(tmp_path: Path) -> None:
     x, t, low = torch.randn(2, 3, 16, 16), torch.tensor([0, 500]), torch.randn(2, 3, 16, 16)
     want = theirs(torch.cat((x, low), dim=1), t).sample
     assert deviation(ours(x, t, ours.prepare(Cond(concat=low))), want) < 1e-5
+
+
+def fused(parts: list[Tensor], heads: int) -> Tensor:
+    """Tensors whose rows lie by head, as one that lies [head][part]."""
+    return torch.stack([part.unflatten(0, (heads, -1)) for part in parts], 1).flatten(0, 2)
+
+
+def written(net: nn.Module, keys: KeyMap, below: str, heads: dict[int, int]) -> dict[str, Tensor]:
+    """Weights as Karlo's training wrote them; heads: how many, by the rows of a tensor."""
+    theirs: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, weight in net.state_dict().items():
+        ((key, op),) = keys.spellings(name)
+        shared = "part " in op.name
+        weight = weight if shared else op.write(weight)
+        one = weight[..., None] if shared and weight.ndim == 2 and "blocks" not in name else weight
+        theirs.setdefault(below + key, []).append((name, one))
+    out = {}
+    for key, parts in theirs.items():
+        rows = [weight for _, weight in parts]  # q, k, v: the order of their names
+        out[key] = rows[0] if len(rows) == 1 else fused(rows, heads[len(rows[0])])
+    return out
+
+
+def test_a_folder_of_its_own_files_opens(tmp_path: Path) -> None:
+    """Prior, decoder, both upsamplers and OpenAI's CLIP, each as its makers wrote it."""
+    torch.manual_seed(0)
+    shape = PriorConfig(64, 128, 1, 2, tokens=77)
+    prior = DiffusionPrior(shape)
+    low = ADMConfig(
+        width=64, channels=(64, 128), blocks=1, attends=(False, True), heads=(1, 2), context=64
+    )
+    high = replace(
+        low, in_channels=6, out_channels=3, attends=(False, False), heads=(1, 1), context=0,
+        mid_attention=False,
+    )  # fmt: skip
+    decoder, projection = adm(low), TextProjection(64, 64, low.embedding)
+    first, last = adm(high), adm(high)
+    text = ClipTextConfig(49408, 64, 1, 1, 77, 256, projection=64)
+    clip = Clip(ClipText(text), ClipVision(ClipVisionConfig(16, 8, 64, 1, 1, 256, projection=64)))
+    for i, net in enumerate((prior, decoder, projection, first, last)):
+        randomise(net, i)
+    plain = written(prior, karlo_prior(shape), "model.", {128: 2})
+    known = tuple(plain.pop(f"model.{name}") for name in ("mean", "std"))
+    blocks = written(decoder, karlo_unet(low), "model.", {128: 2})
+    doors = written(projection, karlo_projection(4), "model.", {})
+    steps = [
+        written(net, karlo_upsampler(high), below, {})
+        for net, below in ((first, "model_first_steps."), (last, "model_last_step."))
+    ]
+    torch.save({"state_dict": plain}, tmp_path / "prior-ckpt-step=01000000-of-01000000.ckpt")
+    torch.save({"state_dict": blocks | doors}, tmp_path / "decoder-ckpt-step=1.ckpt")
+    torch.save({"state_dict": steps[0] | steps[1]}, tmp_path / "improved-sr-ckpt-step=1.2M.ckpt")
+    torch.save(known, tmp_path / "ViT-L-14_stats.th")
+    torch.save(export(clip, OPENAI_CLIP, torch.float32), tmp_path / "ViT-L-14.pt")
+    system = suffuse.load(tmp_path, "cpu", "float32")
+    assert isinstance(system, UnCLIP) and system.size == (256, 256)
+    parts = open_karlo_files(tmp_path, Place())
+    assert parts.prior is not None and parts.upsampler is not None
+    pairs = {
+        prior: parts.prior.network,
+        decoder: parts.decoder.unet,
+        projection: parts.decoder.projection,
+        first: parts.upsampler.first,
+        last: parts.upsampler.last,
+        clip.text: parts.towers.text,
+    }
+    for made, opened in pairs.items():
+        assert opened is not None
+        for name, weight in opened.state_dict().items():
+            assert torch.equal(weight, made.state_dict()[name]), name
+    assert parts.towers.tokenizer is not None and parts.towers.tokenizer.pad == 0
+    shutil.copy(tmp_path / "decoder-ckpt-step=1.ckpt", tmp_path / "decoder-ckpt-step=2.ckpt")
+    with pytest.raises(SuffuseError, match="holds several of decoder-ckpt"):
+        suffuse.load(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from suffuse.systems.unclip_prior import Embedder, Prior
 from suffuse.systems.unclip_upsampler import Upsampler
 from suffuse.weights.clip import ClipParts
 from suffuse.weights.folder import INDEX, read_json
+from suffuse.weights.karlo_files import is_karlo, open_karlo_files
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Defaults, Place
 from suffuse.weights.scheduler import from_config
@@ -53,7 +54,9 @@ PIPELINES = (UNCLIP, *KARLO, *STABLE, KANDINSKY_PRIOR)  # classes in `model_inde
 def is_unclip(folder: Path) -> bool:
     """Whether a folder is for `load_unclip` or `load_prior`."""
     file = folder / INDEX
-    return file.is_file() and read_json(file).get("_class_name") in PIPELINES
+    if not file.is_file():
+        return is_karlo(folder)
+    return read_json(file).get("_class_name") in PIPELINES
 
 
 def load_unclip(
@@ -102,6 +105,8 @@ def load_prior(
 def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
     """The system of a folder, packed for inference. Raises SuffuseError."""
     name = _class_of(folder)
+    if name is None:
+        return karlo(open_karlo_files(folder, place))
     if name == KANDINSKY_PRIOR:
         raise SuffuseError(
             f"{folder}: is a prior alone, it makes embeddings and draws nothing: "
@@ -178,4 +183,7 @@ def _both(parts: UpsamplerParts) -> UpsamplerParts:
 
 
 def _class_of(folder: Path) -> object:
-    return read_json(folder / INDEX).get("_class_name")
+    """The class in a folder's index; None in one of Karlo's own files, which has none."""
+    if not (folder / INDEX).is_file() and is_karlo(folder):
+        return None
+    return read_json(folder / INDEX).get("_class_name", "")

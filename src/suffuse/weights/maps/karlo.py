@@ -12,8 +12,8 @@ from torch import Tensor
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ADMConfig
 from suffuse.networks.prior import PriorConfig
-from suffuse.weights.mapping import SEQUENCE, KeyMap, Op, Row, chain
-from suffuse.weights.maps.openai_unet import numbered
+from suffuse.weights.mapping import SEQUENCE, KeyMap, Op, Row, chain, nest
+from suffuse.weights.maps.openai_unet import RES, numbered
 from suffuse.weights.maps.prior import TABLE, TOKEN, VECTOR, by_token
 
 
@@ -21,7 +21,7 @@ def _share(heads: int, parts: int, i: int) -> Op:
     """Part i of a tensor that lies [head][part] along its first dimension."""
 
     def read(w: Tensor) -> Tensor:
-        return w.unflatten(0, (heads, parts, -1))[:, i].flatten(0, 1)
+        return w.unflatten(0, (heads, parts, -1))[:, i].flatten(0, 1).clone()
 
     return Op(f"part {i} of {parts}", read, _one_way)
 
@@ -94,6 +94,15 @@ PROJECTION = (
     "cf_param", "text_feat_proj.*", "clip_emb.*", "clip_tok_proj.*", "text_seq_proj.*",
 )  # fmt: skip
 UNET = ("time_embed.*", "input_blocks.*", "middle_block.*", "output_blocks.*", "out.*")
+
+
+def karlo_upsampler(c: ADMConfig) -> KeyMap:
+    """The rows for one of the two networks of an upsampler, which have no attention at all."""
+    rows = numbered(c.blocks, c.attends, lambda level, up: ())
+    # The middle is numbered through, so its second block stands where attention would.
+    middle = [row for row in rows if not row.ours.startswith("mid.res.1")]
+    head = (Row("head.norm.*", "out.0.*"), Row("head.conv.*", "out.2.*"))
+    return KeyMap((*middle, *nest("mid.res.1", "middle_block.1", RES), *head))
 
 
 def karlo_projection(tokens: int) -> KeyMap:
