@@ -19,7 +19,7 @@ _NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(?P<file>(/\w[\w. -]*)+\.\w+)?
 _FILE = re.compile(r".*\.(safetensors|ckpt|pt|pth|bin|json)")
 _SMALL = (".json", ".txt", ".model")  # configurations, vocabularies, sentencepiece models
 _SINGLE = (".safetensors", ".ckpt")
-_UNUSED = {"safety_checker", "feature_extractor", "image_encoder_safety"}
+_UNUSED = {"safety_checker", "image_encoder_safety"}
 
 
 def is_hub_name(name: str) -> bool:
