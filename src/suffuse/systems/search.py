@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PLACE = Path(".suffuse") / "search.safetensors"  # in the folder of pictures
 FORMAT = "suffuse search index 1"
-SAVE_EVERY = 10_000  # pictures; as much is lost at most when the machine stops
+SAVE_EVERY = 60.0  # seconds; as much work is lost at most when the machine stops
 
 Stamp = tuple[int, int]  # size in bytes and time of change in ns: who looks at these reads no file
 
@@ -162,7 +163,7 @@ class Index:
         progress: Callable[[int, int], None],
     ) -> None:
         waiting: list[np.ndarray] = []
-        done = 0
+        done, saved = 0, time.monotonic()
         try:
             for looked in look(
                 self.clip, len(names), lambda i: open_file(self.folder / names[i]), batch
@@ -171,11 +172,12 @@ class Index:
                     broken.add(names[i], why)
                 waiting.append(looked.vectors.numpy())
                 self.stamps |= {names[i]: stamps[names[i]] for i in looked.which}
-                before, done = done, done + len(looked.which) + len(looked.broken)
+                done += len(looked.which) + len(looked.broken)
                 progress(done, len(names))
-                if done // SAVE_EVERY > before // SAVE_EVERY:
+                if time.monotonic() - saved > SAVE_EVERY:
                     waiting = self._join(waiting)
                     self.save()
+                    saved = time.monotonic()
         finally:
             self._join(waiting)
 
@@ -199,7 +201,7 @@ class Index:
 
     def _home(self) -> str:
         """The folder, for an index that lies elsewhere."""
-        inside = self.path == self.folder / PLACE
+        inside = self.path.resolve() == (self.folder / PLACE).resolve()
         return "" if inside else str(self.folder.resolve())
 
     def _read(self, rebuild: bool) -> None:
