@@ -1,6 +1,7 @@
 """Variations, blends and text diffs, with a decoder whose pictures are known in closed form."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,13 +10,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import suffuse
+from suffuse.data.emoji import World
 from suffuse.diffusion.grid import GridSpec, make_grid
 from suffuse.diffusion.prediction import Prediction
 from suffuse.diffusion.schedule import Discrete, betas
 from suffuse.errors import SuffuseError
+from suffuse.networks.unclip import ImageProjection
 from suffuse.systems import manipulate
 from suffuse.systems.generate import to_picture, to_tensor
 from suffuse.systems.manipulation import How, Manipulation
+from suffuse.systems.metadata import (
+    Origin,
+    describe_manipulation,
+    png_bytes,
+    read_parameters,
+    write_png,
+)
+from suffuse.systems.unclip_decoder import LatentDecoder
 
 SPREAD = 0.2  # of what z leaves open
 SCHEDULE = Discrete.from_betas(betas("scaled_linear", 1000, 0.00085, 0.012), zero_snr=True)
@@ -88,6 +100,20 @@ def test_inversion_and_decoding_give_the_picture_back():
         assert np.abs(levels(one) - levels(back)).max() <= 1
     alone = manipulate.inverted(SYSTEM, given_[1:], QUICK)
     torch.testing.assert_close(alone.noise, pair.noise[1:], atol=1e-5, rtol=0)
+
+
+def test_a_latent_model_gives_back_what_its_autoencoder_does():
+    """The bundled model, which has no level to spare: the noisiest holds no signal."""
+    model = suffuse.load(device="cpu", dtype="float32")
+    config = model.parts.unet_config
+    torch.manual_seed(0)
+    decoder = LatentDecoder(model, ImageProjection(4, config.context, config.embedding))
+    system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image)
+    one = Image.fromarray(World().scene_at(1, split="test").draw())
+    want = levels(decoder.picture(decoder.encode(one)))
+    how = How(steps=8, rounds=8)
+    (back,) = manipulate.decoded(system, manipulate.inverted(system, [one], how), how)
+    assert np.square(levels(back) - want).mean() < 4  # 42 dB
 
 
 def test_variations_leave_the_picture_the_more_the_more_noise():
@@ -196,6 +222,28 @@ def test_what_is_written_down_comes_back(tmp_path_factory, kind, n, seed, eta, s
     last = asked.alone(asked.count - 1)
     assert last.count == 1
     assert last.seed == (asked.seed + n - 1 if kind == "vary" else asked.seed)
+
+
+def test_a_picture_says_how_it_was_made(tmp_path):
+    picture(0).save(tmp_path / "a.png")
+    asked = Manipulation(
+        "edit", str(tmp_path / "a.png"), before="red", after="blue", shares=(0.2, 0.4)
+    )
+    about = describe_manipulation(asked, Origin("m", "folder", "0123456789ab", "float32"))
+    write_png(picture(1), tmp_path / "b.png", about, frames=[picture(2), picture(3)])
+    found = read_parameters(tmp_path / "b.png")
+    assert Manipulation.from_json(found.manipulation) == asked and found.origin == about.origin
+    assert found.parameters.prompt == "blue" and found.parameters.fields["Manipulation"] == "edit"
+    with Image.open(tmp_path / "b.png") as made:
+        assert made.n_frames == 3
+        made.seek(2)
+        assert (levels(made.convert("RGB")) == levels(picture(3))).all()
+    with pytest.raises(SuffuseError, match="was made by `suffuse edit`"):
+        found.to_request()
+    picture(2).save(tmp_path / "a.png")
+    with pytest.raises(SuffuseError, match="has changed since"):
+        Manipulation.from_json(found.manipulation)
+    assert len(png_bytes(picture(1), about)) < (tmp_path / "b.png").stat().st_size
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from suffuse.cli.evaluate_likelihood import likelihood
 from suffuse.cli.evaluate_probe import probe, robustness
 from suffuse.cli.evaluate_reconstruction import reconstruction
 from suffuse.cli.evaluate_upscale import upscale
+from suffuse.cli.evaluate_variations import variations
 from suffuse.cli.report import AsJson, Overwrite, ReportCommand, check_new, tell
 from suffuse.errors import SuffuseError
 
@@ -132,6 +133,7 @@ app.command(cls=ReportCommand)(images)
 app.command(cls=ReportCommand)(likelihood)
 app.command(cls=ReportCommand)(reconstruction)
 app.command(cls=ReportCommand)(upscale)
+app.command(cls=ReportCommand)(variations)
 app.command("zero-shot", cls=ReportCommand)(zero_shot)
 app.command(cls=ReportCommand)(retrieval)
 app.command(cls=ReportCommand)(probe)

@@ -210,7 +210,7 @@ class _Run:
         self, model: str | None, device: str, dtype: str | None, like: Origin | None
     ) -> None:
         from suffuse.systems.metadata import Origin
-        from suffuse.systems.unclip import load_unclip
+        from suffuse.systems.unclip_load import load_unclip
 
         if like is not None:
             model, dtype = model or like.source, dtype or like.dtype

@@ -73,6 +73,7 @@ def _train(
         from suffuse.training.presets import AUTOENCODERS, LATENTS
         from suffuse.training.score_sde_presets import SCORE_SDES
         from suffuse.training.sr3_presets import SR3S
+        from suffuse.training.unclip_presets import DECODERS, PRIORS
 
         rows = []
         tables: dict[str, Any] = {
@@ -84,6 +85,8 @@ def _train(
             "classifier": CLASSIFIERS,
             "sr3": SR3S,
             "clip": CLIPS,
+            "prior": PRIORS,
+            "decoder": DECODERS,
             "ar-prior": AR_PRIORS,
             "finetune": FINETUNES,
         }

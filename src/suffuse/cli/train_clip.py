@@ -1,7 +1,8 @@
-"""`suffuse train clip`."""
+"""`suffuse train clip`, `prior` and `decoder`: CLIP, and unCLIP on top of it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from suffuse.cli.train import (
     Data,
     Init,
     Output,
+    Preset,
     Resume,
     Seed,
     Steps,
@@ -53,6 +55,86 @@ def clip(
     run_stage(
         lambda told, device: clip_stage(
             chosen, output, seed, data=data, streaming=stream, init=init, note=told
+        ),
+        Asked(chosen, asked, output, seed, resume),
+    )
+
+
+ClipName = Annotated[
+    str | None, typer.Option("--clip", help="A CLIP's folder, file or Hub name. Default: bundled.")
+]
+
+
+def prior(
+    output: Output,
+    preset: Preset = "emoji",
+    config: Config = None,
+    clip: ClipName = None,
+    data: Data = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """unCLIP's diffusion prior: from captions to a CLIP's embeddings of pictures.
+
+    OUTPUT holds checkpoints, curves, and at the end model/, for `train decoder --prior`.
+    """
+    from suffuse.training.unclip_presets import PRIORS
+    from suffuse.training.unclip_stages import prior_stage
+
+    chosen = chosen_preset(PRIORS, preset, config, planning=(steps, batch, 0, data))
+    asked = {"stage": "prior", "preset": preset, "clip": clip, "data": data}
+    run_stage(
+        lambda told, device: prior_stage(
+            chosen, output, seed, clip=clip, data=data, device=device, note=told
+        ),
+        Asked(chosen, asked, output, seed, resume),
+    )
+
+
+def decoder(
+    output: Output,
+    preset: Preset = "emoji",
+    config: Config = None,
+    clip: ClipName = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="The text-to-image model that becomes a decoder. Default: bundled."),
+    ] = None,
+    prior: Annotated[
+        Path | None, typer.Option(help="A folder of `train prior` that goes into the same model.")
+    ] = None,
+    data: Data = None,
+    steps: Steps = None,
+    batch: Batch = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    debug: Debug = False,
+) -> None:
+    """unCLIP's decoder: a text-to-image model that also draws what a CLIP saw.
+
+    OUTPUT holds checkpoints, samples, curves, and at the end model/, for `vary`, `blend` and
+    `edit`; with a prior also for `generate --model`.
+    """
+    from suffuse.training.unclip_presets import DECODERS
+    from suffuse.training.unclip_stages import decoder_stage
+
+    chosen = chosen_preset(DECODERS, preset, config, planning=(steps, batch, 0, data))
+    asked = {"stage": "decoder", "preset": preset, "clip": clip, "model": model, "data": data}
+    asked["prior"] = None if prior is None else str(prior)
+    run_stage(
+        lambda told, device: decoder_stage(
+            chosen,
+            output,
+            seed,
+            clip=clip,
+            model=model,
+            prior=prior,
+            data=data,
+            device=device,
+            note=told,
         ),
         Asked(chosen, asked, output, seed, resume),
     )

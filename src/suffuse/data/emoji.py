@@ -133,8 +133,8 @@ class World:
         ones are those that share all but one word (2210.01936). Raises SuffuseError as `scene`
         does.
         """
-        change = int(rng.integers(3))
         for _ in range(_PATIENCE):
+            change = int(rng.integers(3))
             if change == 0:
                 other = replace(scene, background=self._background(rng, split))
             elif change == 1:

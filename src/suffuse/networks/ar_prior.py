@@ -208,6 +208,7 @@ class ARPrior(nn.Module):
         end = cache.seen + x.shape[1]
         x = x + self.position.weight[cache.seen : end]
         for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
             x = x + _attended(block.attn, block.norm1(x), cache, i)
             x = x + block.mlp(block.norm2(x))
         cache.seen = end

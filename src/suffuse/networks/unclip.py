@@ -15,22 +15,34 @@ from suffuse.networks.families import silence
 class ImageProjection(nn.Module):
     """Image embeddings (B, D) -> tokens (B, N, W) of the context, vector (B, E) beside the time.
 
-    `null` is the embedding that stands for none, learned while some are left out of training.
+    With `hidden` the way to the tokens has a middle layer that wide: what stands where in a picture
+    is no linear function of its embedding. `null` is the embedding that stands for none, learned
+    while some are left out of training.
     `scale` multiplies embeddings on their way in: 1 for checkpoints that read them as CLIP made
     them, the root of D for unit-length ones, whose numbers are then about 1.
     """
 
     def __init__(
-        self, embedding: int, context: int, time: int, tokens: int = 4, scale: float = 1.0
+        self,
+        embedding: int,
+        context: int,
+        time: int,
+        tokens: int = 4,
+        scale: float = 1.0,
+        hidden: int | None = None,
     ):
         super().__init__()
-        self.count, self.context, self.time, self.scale = tokens, context, time, scale
+        self.count, self.context, self.time = tokens, context, time
+        self.scale, self.hidden = scale, hidden
         self.null = nn.Parameter(torch.zeros(embedding))
-        self.tokens = nn.Linear(embedding, tokens * context)
         self.vector = nn.Linear(embedding, time)
+        last = nn.Linear(hidden or embedding, tokens * context)
+        self.tokens: nn.Module = last
+        if hidden is not None:
+            self.tokens = nn.Sequential(nn.Linear(embedding, hidden), nn.SiLU(), last)
         # Added to a network that is trained already, the vector begins by changing nothing.
-        nn.init.normal_(self.tokens.weight, std=embedding**-0.5)
-        nn.init.zeros_(self.tokens.bias)
+        nn.init.normal_(last.weight, std=last.in_features**-0.5)
+        nn.init.zeros_(last.bias)
         silence(self.vector)
 
     @property
@@ -41,6 +53,10 @@ class ImageProjection(nn.Module):
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
         z = z.to(self.vector.weight.dtype) * self.scale
         return self.tokens(z).unflatten(1, (self.count, -1)), self.vector(z)
+
+    def nothing(self) -> tuple[Tensor, Tensor]:
+        """What enters where there is no embedding: (1, N, W) and (1, E)."""
+        return self(self.null[None])
 
     def keep(self, z: Tensor, kept: Tensor) -> Tensor:
         """Embeddings (B, D) where `kept` (B,) bool is true, the one for none elsewhere."""

@@ -65,13 +65,11 @@ def sample(
     """
     device, rows = net.out.weight.device, len(ids)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    guided = guidance != 1
     dots = net.config.dots
     upper = dots // 2 + (_uniform(generators) * (dots - dots // 2)).long()  # (B,)
-    keep = torch.arange(2 * rows if guided else rows) < rows
-    many = 2 if guided else 1  # the second half is told nothing
-    told = Told(*(part.repeat(many, *[1] * (part.dim() - 1)).to(device)
-                  for part in (ids, text, upper)), keep.to(device))  # fmt: skip
+    many = 1 if guidance == 1 else 2  # the second half is told nothing
+    ids, text, upper = (torch.cat([part] * many).to(device) for part in (ids, text, upper))
+    told = Told(ids, text, upper, torch.arange(many * rows, device=device) < rows)
     logits, cache = net.begin(told)
     found: list[Tensor] = []
     while True:

@@ -99,7 +99,7 @@ def finetune_stage(
     torch.manual_seed(seed)
     parts = open_parts(model, device=device, hints=hints)
     channels_last(parts.unet)
-    preprocess = preset.preprocess or _own_size(parts)
+    preprocess = preset.preprocess or own_size(parts)
     stream = open_stream(data, preprocess, streaming=streaming)
     others = _class_pictures(preset, subject, parts, output / "class", preprocess, note)
     captions = _captions(preset, subject)
@@ -162,7 +162,7 @@ def _captions(preset: FinetunePreset, subject: Subject) -> tuple[str, ...]:
     return ()
 
 
-def _own_size(parts: Parts) -> Preprocess:
+def own_size(parts: Parts) -> Preprocess:
     height, width = (side * parts.autoencoder.config.factor for side in parts.latent_size)
     return Preprocess(size=min(height, width))
 

@@ -38,11 +38,11 @@ def ddim_inverse(
     From the last `x`, `ddim` with the same denoiser and grid, and eta 0, gives the image back.
     """
     denoiser = shifted(denoiser)
-    guess = x
+    guess, p = x, None
     for k, i in enumerate(reversed(range(len(grid)))):
         now = grid.level(i)
-        if k > 0:  # what was predicted at the level before, carried on: it costs nothing
-            guess = now.alpha * p.x0 + now.sigma * p.eps  # noqa: F821
+        if p is not None:  # predicted at the level before, and carried on: it costs nothing
+            guess = now.alpha * p.x0 + now.sigma * p.eps
         x, p = _solved(denoiser, x, guess, (now, grid.target(i)), rounds, tolerance)
         yield Step(k, x, p.x0)
 

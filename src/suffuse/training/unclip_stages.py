@@ -1,0 +1,287 @@
+"""unCLIP's stages, put together from their presets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from suffuse.data.folder import FolderStream
+from suffuse.data.preprocess import Preprocess
+from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.samplers import ddim
+from suffuse.errors import SuffuseError
+from suffuse.networks.blocks import channels_last
+from suffuse.networks.clip import ClipText
+from suffuse.networks.prior import DiffusionPrior, PriorConfig
+from suffuse.networks.unclip import ImageProjection
+from suffuse.systems.encoders import TextEncoder
+from suffuse.systems.latent import LatentDiffusion
+from suffuse.systems.unclip_decoder import LatentDecoder
+from suffuse.training.autoencoder import contact_sheet
+from suffuse.training.checkpoint import checkpoints
+from suffuse.training.embedded import Batch, EmbeddedSet, Seen, embed, kept, of_folder, scenes
+from suffuse.training.encode import Note, fingerprint
+from suffuse.training.finetune import own_size
+from suffuse.training.loop import train
+from suffuse.training.reading import GRID
+from suffuse.training.stages import opened
+from suffuse.training.tuning import Adapters
+from suffuse.training.unclip import DecoderStage, PriorStage
+from suffuse.training.unclip_presets import DecoderPreset, PriorPreset
+from suffuse.weights.clip import ClipParts, open_clip_parts
+from suffuse.weights.load import open_parts
+from suffuse.weights.parts import Place
+from suffuse.weights.scheduler import from_config
+from suffuse.weights.unclip_own import (
+    Named,
+    OwnDecoder,
+    OwnPrior,
+    PriorUse,
+    index_of,
+    named_in,
+    open_own_prior,
+    save_unclip,
+)
+
+SHOWN = 8  # pictures of a sample
+FILE = "embeddings.safetensors"
+
+
+def prior_stage(
+    preset: PriorPreset,
+    output: Path,
+    seed: int,
+    *,
+    clip: str | None = None,
+    data: str | None = None,
+    device: torch.device | str = "cpu",
+    note: Note = lambda _: None,
+) -> PriorStage:
+    """The prior of `preset`, ready to train.
+
+    clip: in whose space it works, as for `open_clip_parts`; None for the bundled one
+    data: captioned pictures that `open_stream` finds; None for the emoji world
+
+    Embeddings are kept in `output` for a resumed run. Raises SuffuseError.
+    """
+    torch.manual_seed(seed)
+    parts = open_clip_parts(clip, device=device)
+    text = TextEncoder(parts.tokenizer, parts.model.text)
+    pictures = _folder(data, preset.preprocess)
+    source = _Source(preset, pictures, seed)
+    told = f"{source.identity} {parts.info.hash()} {parts.tokenizer.backend.to_str()}"
+    make = lambda: embed(parts, text, source.seen(note))  # noqa: E731
+    found = kept(make, output / FILE, told, note)
+    config = PriorConfig(
+        embedding=parts.width,
+        width=preset.width,
+        layers=preset.layers,
+        heads=preset.heads,
+        tokens=parts.tokenizer.window,
+        states=parts.model.text.config.width,
+        text_scale=parts.width**0.5,
+    )
+    prior = DiffusionPrior(config)
+    z = found.z.float()
+    prior.mean.copy_(z.mean(0))
+    prior.std.copy_(z.std(0))
+    sampling = from_config(dict(preset.scheduler))
+    held_out = None
+    if pictures is None:
+        held_out = _mixed(embed(parts, text, scenes(preset.world, preset.held_out, seed, "test")))
+
+    def export(prior: DiffusionPrior, folder: Path) -> None:
+        use = PriorUse(preset.steps, preset.guidance, preset.draws)
+        made = OwnPrior(prior, dict(preset.scheduler), use)
+        save_unclip(folder, Named(clip, parts.info.hash()), made)
+
+    return PriorStage(
+        prior,
+        parts.model,
+        text,
+        found,
+        sampling.schedule,
+        dropout=preset.dropout,
+        held_out=held_out,
+        export=export,
+    )
+
+
+def decoder_stage(
+    preset: DecoderPreset,
+    output: Path,
+    seed: int,
+    *,
+    clip: str | None = None,
+    model: str | None = None,
+    prior: Path | None = None,
+    data: str | None = None,
+    device: torch.device | str = "cpu",
+    note: Note = lambda _: None,
+) -> DecoderStage:
+    """The decoder of `preset`, ready to train beside the text-to-image `model`.
+
+    clip: whose embeddings it reads;  model: as for `open_parts`; None for the bundled ones
+    prior: a folder of `train prior`, which the decoder's folder gets a copy of
+    data: captioned pictures that `open_stream` finds; None for the emoji world
+
+    Embeddings and latents are kept in `output` for a resumed run. Raises SuffuseError.
+    """
+    torch.manual_seed(seed)
+    seeing = open_clip_parts(clip, device=device)
+    parts = open_parts(model, device=device)
+    channels_last(parts.unet)
+    text = TextEncoder(parts.tokenizer, parts.text)
+    pictures = _folder(data, preset.preprocess or own_size(parts))
+    source = _Source(preset, pictures, seed)
+    codec = parts.autoencoder
+    words = text.tokenizer.backend.to_str()
+    of = fingerprint(codec, source.identity, str(seeing.info.hash()), words)
+    make = lambda: embed(seeing, text, source.seen(note), codec)  # noqa: E731
+    found = kept(make, output / FILE, of, note)
+    projection = ImageProjection(
+        seeing.width,
+        parts.unet_config.context,
+        parts.unet_config.embedding,
+        preset.tokens,
+        scale=seeing.width**0.5,
+        hidden=preset.hidden,
+    )
+    held_out = None
+    if pictures is None:
+        held_out = _mixed(
+            embed(seeing, text, scenes(preset.world, preset.held_out, seed, "test"), codec)
+        )
+    if pictures is None and preset.lesson is not None and not checkpoints(output):
+        lesson = LessonStage(projection, found, parts.text)
+        note("teaching the projection what the text encoder says of pictures")
+        begun = bool(checkpoints(output / "lesson"))
+        train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
+        note(f"{lesson.explained:.0%} of it is learnt")
+    carried = None if prior is None else _carried(prior, seeing, Place(device))
+
+    def export(nets: nn.ModuleDict, folder: Path) -> None:
+        given: Any = nets
+        base = Named(model, parts.info.hash())
+        made = OwnDecoder(
+            given["projection"],
+            given["unet"],
+            base,
+            parts.unet_config,
+            preset.steps,
+            preset.guidance,
+        )
+        save_unclip(folder, Named(clip, seeing.info.hash()), carried, made)
+
+    def sample(projection: ImageProjection, path: Path) -> None:
+        decoder = LatentDecoder(LatentDiffusion(parts), projection)
+        _sheet(decoder, found if held_out is None else held_out, preset, path)
+
+    return DecoderStage(
+        Adapters(parts, preset.lora),
+        projection,
+        found,
+        parts.sampling.schedule,
+        kind=parts.sampling.kind,
+        without=preset.without,
+        silent=preset.silent,
+        noising=preset.noising,
+        held_out=held_out,
+        sample=sample,
+        export=export,
+    )
+
+
+class LessonStage:
+    """An embedding's tokens are to be what the text encoder says of each ninth of the picture.
+
+    The plainest caption's last nine states name what stands in the ninths (`training.reading`), in
+    a form that the U-Net has learnt to use: a projection that begins there draws at once.
+    """
+
+    def __init__(self, projection: ImageProjection, data: EmbeddedSet, tower: ClipText):
+        if projection.count != GRID * GRID:
+            raise SuffuseError(f"a lesson is for {GRID * GRID} tokens, not {projection.count}")
+        self.projection, self.data, self.tower = projection, data, tower.requires_grad_(False)
+        self.explained = 0.0  # of what differs between pictures
+        self.nets = nn.ModuleDict({"projection": projection})
+        self.stream = None
+
+    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
+        found = np.random.default_rng((seed, step)).integers(len(self.data.z), size=size)
+        found = found[rows or slice(None)]
+        ids = self.data.ids[found, :1].long()  # the plainest
+        return Batch(self.data.z[found].float(), ids, self.data.latents[found, :0].float())
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        with torch.no_grad():
+            states = self.tower(batch.ids[:, 0], pool=False).last[:, -GRID * GRID :]
+        error = (self.projection(batch.z)[0] - states).square().mean()
+        self.explained = 1 - (error / states.var(0).mean()).item()
+        return error, {"explained": self.explained}
+
+    def sample(self, nets: nn.ModuleDict, path: Path) -> None:
+        """Tokens are nothing to look at."""
+
+    def export(self, nets: nn.ModuleDict, folder: Path) -> None:
+        """The decoder goes on with the projection itself."""
+
+
+class _Source:
+    """Where the pictures of a stage come from, and what two runs with the same have in common."""
+
+    def __init__(
+        self, preset: PriorPreset | DecoderPreset, pictures: FolderStream | None, seed: int
+    ):
+        self.preset, self.pictures, self.seed = preset, pictures, seed
+        if pictures is None:
+            self.identity = repr((seed, preset.scenes, preset.world))
+        else:
+            self.identity = f"{seed} {pictures.identity}"
+
+    def seen(self, note: Note) -> Iterator[Seen]:
+        if self.pictures is None:
+            note(f"looking at {self.preset.scenes} scenes")
+            return scenes(self.preset.world, self.preset.scenes, self.seed)
+        note(f"looking at {len(self.pictures)} pictures")
+        return of_folder(self.pictures, self.seed)
+
+
+def _carried(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+    named_in(index_of(prior), "clip", prior).check(clip.info, prior, "CLIP")
+    return open_own_prior(prior, place)
+
+
+def _folder(data: str | None, preprocess: Preprocess) -> FolderStream | None:
+    found = opened(data, preprocess, False)
+    assert found is None or isinstance(found, FolderStream)  # not streamed
+    return found
+
+
+def _mixed(found: EmbeddedSet) -> Batch:
+    """All of it, with one caption each, in turn."""
+    rows = torch.arange(len(found.z))
+    ids = found.ids[rows, rows % found.ids.shape[1]].long()[:, None]
+    return Batch(found.z.float(), ids, found.latents.float())
+
+
+@torch.no_grad()
+def _sheet(
+    decoder: LatentDecoder, shown: Batch | EmbeddedSet, preset: DecoderPreset, path: Path
+) -> None:
+    """Pictures as the autoencoder gives them back, above what the decoder draws of their
+    embeddings."""
+    parts = decoder.model.parts
+    z, latents = shown.z[:SHOWN].float(), shown.latents[:SHOWN].float()
+    denoiser = decoder.denoiser(z, [""] * len(z), preset.guidance)
+    noise = Noise(range(len(z)), latents.shape[1:])
+    grid = decoder.grid(preset.steps)
+    *_, last = ddim(denoiser, noise().to(decoder.model.device), grid, noise)
+    given = (latents - parts.latent_shift) * parts.latent_scale
+    rows = [[np.asarray(decoder.picture(x[None])) for x in each] for each in (given, last.x)]
+    contact_sheet([np.stack(row) for row in rows], path)

@@ -1,0 +1,239 @@
+"""unCLIP models of this project's own making, as folders.
+
+    model_index.json            whose CLIP and which text-to-image model they were trained with
+    prior/, prior_scheduler/    the prior, as Karlo's folders have it
+    image_projection/           what brings embeddings into the decoder's U-Net
+    pytorch_lora_weights.safetensors    what the decoder changes of its text-to-image model
+    suffuse.json                how they are sampled
+
+A decoder is a few megabytes beside a model that somebody has anyway, so that model is named and not
+copied; hashes say whether it is the one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from suffuse.errors import SuffuseError
+from suffuse.networks.families import SDConfig
+from suffuse.networks.lora import Adapter
+from suffuse.networks.prior import DiffusionPrior
+from suffuse.networks.unclip import ImageProjection
+from suffuse.weights.clip import ClipParts, open_clip_parts
+from suffuse.weights.containers import open_tensors
+from suffuse.weights.fields import check_class
+from suffuse.weights.folder import INDEX, OWN, read_json
+from suffuse.weights.load import bundled, open_parts
+from suffuse.weights.lora import FILES, Lora, merge_loras, save_lora
+from suffuse.weights.mapping import KeyMap, Row, export
+from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
+from suffuse.weights.parts import Defaults, Info, Parts, Place, build
+from suffuse.weights.save import replace_folder, write_json
+from suffuse.weights.tensorfile import show
+from suffuse.weights.unclip_config import prior_config, prior_json
+
+UNCLIP = "SuffuseUnCLIP"
+OWN_NAME = "suffuse-unclip"
+BUNDLED = Path(__file__).resolve().parents[1] / "models" / "unclip"
+PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md"}
+_PLAIN = KeyMap(tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*")))
+
+
+@dataclass(frozen=True)
+class Named:
+    """A model that another was trained with.
+
+    source: what it was opened by; None for the bundled one
+    hash: of its weights
+    """
+
+    source: str | None
+    hash: str | None
+
+    def check(self, info: Info, where: Path, what: str) -> None:
+        """Raises SuffuseError where the model that was opened is another one."""
+        if self.hash is not None and info.hash() != self.hash:
+            raise SuffuseError(
+                f"{where}: was trained with the {what} {self.hash[:10]}, and "
+                f"{self.source or 'the bundled one'} is {(info.hash() or 'unknown')[:10]}"
+            )
+
+
+@dataclass(frozen=True)
+class PriorUse:
+    """How a prior is sampled where nothing else is asked for."""
+
+    steps: int = 25
+    guidance: float = 2.0
+    draws: int = 2  # of which the nearest to the text is kept
+
+
+@dataclass(frozen=True, eq=False)
+class OwnPrior:
+    network: DiffusionPrior
+    scheduler: Mapping[str, Any]
+    use: PriorUse = PriorUse()
+
+
+@dataclass(frozen=True, eq=False)
+class OwnDecoder:
+    """steps, guidance: recommended"""
+
+    projection: ImageProjection
+    adapter: Adapter
+    base: Named
+    config: SDConfig  # of the base's U-Net
+    steps: int = 20
+    guidance: float = 3.0
+
+
+def save_unclip(
+    folder: Path,
+    clip: Named,
+    prior: OwnPrior | None = None,
+    decoder: OwnDecoder | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a folder that `open_own` opens, with a prior, a decoder, or both.
+
+    An earlier one in `folder` is replaced once the new one is complete. Raises SuffuseError when
+    `folder` cannot be written or holds something else.
+    """
+
+    def fill(fresh: Path) -> None:
+        index: dict[str, Any] = {"_class_name": UNCLIP, "clip": asdict(clip)}
+        own: dict[str, Any] = {}
+        if prior is not None:
+            index["prior"] = ["diffusers", "PriorTransformer"]
+            own["prior"] = asdict(prior.use)
+            write_json(fresh / PRIOR / "config.json", prior_json(prior.network.config))
+            _write(fresh / PRIOR, prior.network, DIFFUSERS_PRIOR, dtype)
+            write_json(fresh / PRIOR_SCHEDULER / "scheduler_config.json", prior.scheduler)
+        if decoder is not None:
+            index["base"] = asdict(decoder.base)
+            own |= {"steps": decoder.steps, "guidance": decoder.guidance}
+            write_json(fresh / PROJECTION / "config.json", projection_json(decoder.projection))
+            _write(fresh / PROJECTION, decoder.projection, _PLAIN, dtype)
+            lora = Lora(unet=decoder.adapter)
+            save_lora(lora, fresh / FILES[0], decoder.config, dtype=dtype)
+        write_json(fresh / OWN, own)
+        write_json(fresh / INDEX, index)
+
+    replace_folder(folder, fill, _OURS)
+
+
+def _write(folder: Path, network: Any, keys: KeyMap, dtype: torch.dtype) -> None:
+    save_file(export(network, keys, dtype), folder / _WEIGHTS, metadata={"format": "pt"})
+
+
+def projection_json(p: ImageProjection) -> dict[str, Any]:
+    return {
+        "_class_name": "ImageProjection",
+        "embedding": p.embedding,
+        "context": p.context,
+        "time": p.time,
+        "tokens": p.count,
+        "scale": p.scale,
+        "hidden": p.hidden,
+    }
+
+
+def open_projection(folder: Path, place: Place) -> ImageProjection:
+    """Raises SuffuseError naming what is missing or unknown."""
+    raw = read_json(folder / "config.json")
+    wanted = ("embedding", "context", "time", "tokens", "scale", "hidden")
+    try:
+        sizes: Any = {name: raw[name] for name in wanted}
+        make = lambda: ImageProjection(**sizes)  # noqa: E731
+        return build(make, _PLAIN, open_tensors(folder / _WEIGHTS), place)
+    except (KeyError, TypeError, ValueError) as problem:
+        raise SuffuseError(f"{folder / 'config.json'}: {problem} is missing or unusable") from None
+
+
+def open_own_prior(folder: Path, place: Place) -> OwnPrior:
+    """The prior of such a folder. Raises SuffuseError naming what is missing or unknown."""
+    where = folder / PRIOR / "config.json"
+    if not where.is_file():
+        raise SuffuseError(f"{folder}: has no prior: name a folder that `train prior` made")
+    config = prior_config(read_json(where), str(where))
+    weights = open_tensors(folder / PRIOR / _WEIGHTS)
+    network = build(lambda: DiffusionPrior(config), DIFFUSERS_PRIOR, weights, place)
+    said = read_json(folder / OWN).get("prior", {}) if (folder / OWN).is_file() else {}
+    try:
+        use = PriorUse(**said)
+    except TypeError:
+        raise SuffuseError(f"{folder / OWN}: prior = {show(said)} is not supported") from None
+    scheduler = read_json(folder / PRIOR_SCHEDULER / "scheduler_config.json")
+    return OwnPrior(network, scheduler, use)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnParts:
+    """A whole model: its networks are in evaluation mode.
+
+    base: the text-to-image model, its U-Net already changed to be the decoder
+    """
+
+    clip: ClipParts
+    base: Parts
+    projection: ImageProjection
+    prior: OwnPrior | None
+    info: Info
+    defaults: Defaults
+
+
+def bundled_unclip() -> Path:
+    """The folder of the unCLIP inside the package. Raises SuffuseError when it was left out."""
+    if not (BUNDLED / INDEX).is_file():
+        raise SuffuseError("this installation has no bundled unCLIP: name an unCLIP's folder")
+    return BUNDLED
+
+
+def open_own(folder: Path, place: Place, name: str | None = None) -> OwnParts:
+    """Such a folder with the models that it was trained with.
+
+    Raises SuffuseError where one of them is another by now, and for a folder without decoder.
+    """
+    index = index_of(folder)
+    if not (folder / PROJECTION).is_dir():
+        raise SuffuseError(f"{folder}: has a prior alone, and so draws nothing: train a decoder")
+    seeing, drawing = named_in(index, "clip", folder), named_in(index, "base", folder)
+    clip = open_clip_parts(seeing.source, device=place.device, dtype=place.dtype)
+    seeing.check(clip.info, folder, "CLIP")
+    source = drawing.source or bundled()  # whatever SUFFUSE_MODEL says
+    base = open_parts(source, device=place.device, dtype=place.dtype)
+    drawing.check(base.info, folder, "text-to-image model")
+    merge_loras(base, [(folder / FILES[0], 1.0)])
+    file = folder / PROJECTION / _WEIGHTS
+    own = read_json(folder / OWN)
+    return OwnParts(
+        clip,
+        base,
+        open_projection(folder / PROJECTION, place),
+        open_own_prior(folder, place) if (folder / PRIOR).is_dir() else None,
+        Info(name or folder.resolve().name, "Suffuse folder", folder, (file, folder / FILES[0])),
+        Defaults(steps=own.get("steps"), guidance=own.get("guidance")),
+    )
+
+
+def index_of(folder: Path) -> Mapping[str, Any]:
+    """The `model_index.json` of such a folder. Raises SuffuseError where it is none."""
+    raw = read_json(folder / INDEX)
+    check_class(raw, "_class_name", (UNCLIP,), str(folder / INDEX))
+    return raw
+
+
+def named_in(index: Mapping[str, Any], which: str, where: Path) -> Named:
+    """The model that the index says a folder was trained with. Raises SuffuseError."""
+    raw = index.get(which)
+    if not isinstance(raw, dict) or set(raw) != {"source", "hash"}:
+        raise SuffuseError(f"{where}: does not say with which {which} it was trained")
+    return Named(raw["source"], raw["hash"])
