@@ -111,9 +111,9 @@ def test_a_latent_model_gives_back_what_its_autoencoder_does():
     system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image)
     one = Image.fromarray(World().scene_at(1, split="test").draw())
     want = levels(decoder.picture(decoder.encode(one)))
-    how = How(steps=8, rounds=8)
+    how = How(steps=6, rounds=6)
     (back,) = manipulate.decoded(system, manipulate.inverted(system, [one], how), how)
-    assert np.square(levels(back) - want).mean() < 4  # 42 dB
+    assert np.square(levels(back) - want).mean() < 6  # 40 dB
 
 
 def test_variations_leave_the_picture_the_more_the_more_noise():
