@@ -22,6 +22,7 @@ Folder = Annotated[
     Path | None,
     typer.Argument(
         help="Pictures, with a folder for each class; else held-out emoji scenes.",
+        metavar="FOLDER",
         show_default=False,
     ),
 ]

@@ -133,9 +133,10 @@ class Run:
 
 
 def _steps(system: System, job: Request, judge: Clip | None) -> Iterator[Progress]:
-    from suffuse.systems.latent import LatentDiffusion
-
     if judge is None:
         return system.stream(job)
-    assert isinstance(system, LatentDiffusion)  # all others refuse best_of
-    return system.stream(job, judge=judge)
+    from suffuse.systems import generate
+    from suffuse.systems.registry import suited
+
+    drawn = generate.stream(suited(system, job), [job], judge=judge)
+    return (step for _, step in drawn)

@@ -127,7 +127,9 @@ def retrieval(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            help="Pictures with captions; else held-out emoji scenes.", show_default=False
+            help="Pictures with captions; else held-out emoji scenes.",
+            metavar="FOLDER",
+            show_default=False,
         ),
     ] = None,
     lang: Annotated[str, typer.Option(help="en, ko or both, of scenes.")] = "both",

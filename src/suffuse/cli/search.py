@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 def search(
-    folder: Annotated[Path, typer.Argument(help="Where the pictures are.", show_default=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(help="Where the pictures are.", metavar="FOLDER", show_default=False),
+    ],
     text: Annotated[
         str | None, typer.Argument(help="What they show.", metavar="TEXT", show_default=False)
     ] = None,

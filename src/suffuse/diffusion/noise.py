@@ -6,6 +6,7 @@ step. Numbers are drawn on the CPU, so that a seed means the same picture on eve
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -51,6 +52,12 @@ class Noise:
         """The next draw of every image, (B, C, H, W)."""
         draws = [torch.randn(self.shape, generator=g) for g in self._generators]
         return torch.stack(draws).to(self.device, self.dtype)  # (B,C,H,W)
+
+    def shaped(self, *shape: int) -> Noise:
+        """The same generators for draws of another shape: what either draws, the other will not."""
+        twin = copy.copy(self)
+        twin.shape = shape
+        return twin
 
 
 def slerp(a: Tensor, b: Tensor, share: float) -> Tensor:

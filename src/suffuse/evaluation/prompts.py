@@ -70,7 +70,7 @@ class BestOf:
             sampler=sampler,
             best_of=self._best_of,
         )
-        return self._system.generate(request, judge=self._judge)
+        return self._system.generate(request, judge=self._judge, together=self._best_of)
 
 
 @dataclass(frozen=True)

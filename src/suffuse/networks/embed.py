@@ -53,6 +53,18 @@ class LabelEmbedding(nn.Module):
         return self.fc2(nn.functional.silu(self.fc1(wave)))
 
 
+class VectorEmbedding(nn.Module):
+    """What comes through the `vector` door, by a two-layer perceptron: (B, width) -> (B, out)."""
+
+    def __init__(self, width: int, out: int):
+        super().__init__()
+        self.fc1 = nn.Linear(width, out)
+        self.fc2 = nn.Linear(out, out)
+
+    def forward(self, vector: Tensor) -> Tensor:
+        return self.fc2(nn.functional.silu(self.fc1(vector.to(self.fc1.weight.dtype))))
+
+
 class FourierEmbedding(nn.Module):
     """Random Fourier features of log sigma, then a two-layer perceptron: label (B,) -> (B, out).
 

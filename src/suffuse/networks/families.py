@@ -14,7 +14,7 @@ from suffuse.networks.attention import (
     SpatialTransformer,
 )
 from suffuse.networks.blocks import Downsample, ResBlock, Upsample
-from suffuse.networks.embed import LabelEmbedding
+from suffuse.networks.embed import LabelEmbedding, VectorEmbedding
 from suffuse.networks.unet import Attention, Head, Resample, Stage, UNet
 
 
@@ -30,6 +30,7 @@ class SDConfig:
     mid_depth: int = 1
     heads: tuple[int, ...] = (8, 8, 8, 8)  # how many heads, by level
     context: int = 768
+    vector: int = 0  # numbers that come through that door, beside the label; 0: none
     groups: int = 32
     cos_first: bool = True
     shift: float = 0.0
@@ -58,7 +59,8 @@ def stable_diffusion(c: SDConfig) -> UNet:
     time = LabelEmbedding(c.channels[0], c.embedding, cos_first=c.cos_first, shift=c.shift)
     stem = nn.Conv2d(c.in_channels, c.channels[0], 3, padding=1)
     head = Head(c.channels[0], c.out_channels, groups=c.groups)
-    return UNet(stem, time, down, mid, up, head)
+    vector = VectorEmbedding(c.vector, c.embedding) if c.vector else None
+    return UNet(stem, time, down, mid, up, head, vector)
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,10 @@ class ImageProjection(nn.Module):
         z = z.to(self.vector.weight.dtype) * self.scale
         return self.tokens(z).unflatten(1, (self.count, -1)), self.vector(z)
 
+    def nothing(self) -> tuple[Tensor, Tensor]:
+        """What enters where there is no embedding: (1, N, W) and (1, E)."""
+        return self(self.null[None])
+
     def keep(self, z: Tensor, kept: Tensor) -> Tensor:
         """Embeddings (B, D) where `kept` (B,) bool is true, the one for none elsewhere."""
         return torch.where(kept[:, None], z, self.null.to(z.dtype))

@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 
 from suffuse.data.decode import upright
 from suffuse.systems.latent import choose_device, choose_dtype
+from suffuse.text.tokenizer import Tokenizer
 from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.parts import Hints, Info
 
@@ -105,23 +106,29 @@ class Clip:
 
     def ids(self, texts: Sequence[str], note: Callable[[str], None] = _warn) -> Tensor:
         """Texts -> (B, window) int64, one window each; `note` as for `texts`."""
-        tokenizer = self.parts.tokenizer
-        room = tokenizer.window - 2
-        rows = [tokenizer.windows(text) for text in texts]  # (W, window) each
-        for text, row in zip(texts, rows):
-            if len(row) > 1:
-                end = tokenizer.spans(text)[room - 1][1]
-                note(
-                    f"a text is longer than the {room} tokens that this CLIP reads: cut after "
-                    f"{_tail(text[:end])!r}, before {_head(text[end:])!r}"
-                )
-        first = [torch.from_numpy(row[0]) for row in rows]
-        return torch.stack(first) if first else torch.empty(0, tokenizer.window, dtype=torch.long)
+        return window_ids(self.parts.tokenizer, texts, note)
 
     @torch.inference_mode()
     def _embed_texts(self, ids: Tensor) -> Tensor:
         made = self.parts.model.embed_texts(ids.to(self.device))
         return normalize(made.float(), dim=1).cpu()
+
+
+def window_ids(
+    tokenizer: Tokenizer, texts: Sequence[str], note: Callable[[str], None] = _warn
+) -> Tensor:
+    """Texts -> (B, window) int64, one window each; `note` gets a line for each that is cut."""
+    room = tokenizer.window - 2
+    rows = [tokenizer.windows(text) for text in texts]  # (W, window) each
+    for text, row in zip(texts, rows):
+        if len(row) > 1:
+            end = tokenizer.spans(text)[room - 1][1]
+            note(
+                f"a text is longer than the {room} tokens that this CLIP reads: cut after "
+                f"{_tail(text[:end])!r}, before {_head(text[end:])!r}"
+            )
+    first = [torch.from_numpy(row[0]) for row in rows]
+    return torch.stack(first) if first else torch.empty(0, tokenizer.window, dtype=torch.long)
 
 
 def _groups(things: Sequence[Any]) -> list[Sequence[Any]]:

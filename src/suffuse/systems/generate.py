@@ -56,19 +56,25 @@ class Job:
     """A batch of B pictures, and all that one model has to say about running it.
 
     requests: what each of them is asked to be, resolved, n = 1
-    shape: (C, h, w) of what is denoised
+    shape: (C, h, w) of what is denoised first
     sampler: makes the sampler with the guided denoiser bound to it
     known: the requests' pictures in the model's space, None without any; may draw noise
     picture: of a row of the batch, (1, C, h, w) as the network sees it -> picture
+    steps: how many steps `sampler` takes, if more than the grid: those of a cascade
     """
 
     requests: Sequence[Request]
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     device: torch.device
     grid: Grid
     sampler: Callable[[], Steps]
     known: Callable[[Noise], Known | None]
     picture: Callable[[int, Tensor], Picture]
+    steps: int = 0
+
+    def __len__(self) -> int:
+        """The number of steps."""
+        return self.steps or len(self.grid)
 
 
 class Drawing(Protocol):
@@ -137,12 +143,12 @@ def steps(job: Job, first: Tensor | None = None) -> Iterator[Step]:
 
 def progress(job: Job, step: Step) -> list[Progress]:
     """What a step is to each picture of the batch."""
-    last = step.i == len(job.grid) - 1
+    last = step.i == len(job) - 1
     return [
         Progress(
             image_index=0,
             i=step.i,
-            steps=len(job.grid),
+            steps=len(job),
             preview=partial(job.picture, row, step.x0[row : row + 1]),
             result=finished(job, row, step.x) if last else None,
             seed=request.seed or 0,

@@ -18,6 +18,8 @@ from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
 from suffuse.systems.request import Request
 from suffuse.systems.score_sde import ScoreSDE, load_score_sde
 from suffuse.systems.sr3 import SuperResolution
+from suffuse.systems.unclip import UnCLIP
+from suffuse.systems.unclip_load import is_unclip, open_unclip
 from suffuse.systems.upscalers import load_upscaler
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.formats import recognise
@@ -26,7 +28,7 @@ from suffuse.weights.parts import Place
 from suffuse.weights.pixel_folder import folder_family
 from suffuse.weights.unet2d import is_unet2d
 
-System = LatentDiffusion | DDPM | ScoreSDE | SuperResolution
+System = LatentDiffusion | DDPM | ScoreSDE | SuperResolution | UnCLIP
 
 
 def load(
@@ -44,7 +46,8 @@ def load(
     pixels take device and dtype alone. Folders of a UNet2DModel and ADMs come as `DDPM`; the `.pt`
     file of an ADM that nobody knows needs `heads`, which say how its attention is divided
     (`weights.adm.Heads`). Score SDEs come as `ScoreSDE`; a `.pth` file needs `config`, one of
-    `networks.ncsnpp.PUBLISHED`. Those of SR3 come as `SuperResolution`. Raises SuffuseError.
+    `networks.ncsnpp.PUBLISHED`. Those of SR3 come as `SuperResolution`, Karlo's folders and their
+    kin as `UnCLIP`. Raises SuffuseError.
     """
     source = path or os.environ.get("SUFFUSE_MODEL") or None
     chosen = choose_device(device)
@@ -79,8 +82,9 @@ LOADERS: dict[str, Callable[..., System]] = {
     "ADM": load_adm,
     "NCSNpp": load_score_sde,
     "SR3": load_upscaler,
+    "UnCLIP": open_unclip,
 }
-HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema")}
+HINTS = {"ADM": ("heads",), "NCSNpp": ("config", "ema"), "UnCLIP": ("noise_level",)}
 _FILES = {
     "U-Net (guided-diffusion)": "ADM",
     "U-Net (original)": "ADM",
@@ -91,9 +95,11 @@ _FILES = {
 
 
 def kind_of(path: Path) -> str | None:
-    """Which kind of pixel-space model it is: the class in its folder, or what its weights' names
-    say; None for all others. Raises SuffuseError for a file that cannot be read."""
+    """Which kind of model it is, if not latent diffusion: the class in its folder, or what its
+    weights' names say; None for all others. Raises SuffuseError for a file that cannot be read."""
     if path.is_dir():
+        if is_unclip(path):
+            return "UnCLIP"
         return "DDPM" if is_unet2d(path) else folder_family(path)
     found = recognise(open_tensors(path))
     return None if found is None else _FILES.get(found.name)

@@ -6,25 +6,29 @@ is behind `Decoder`; variations, blends and text diffs are written for that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from suffuse.data.decode import upright
 from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.grid import Grid, GridSpec, make_grid
 from suffuse.diffusion.guidance import cfg
 from suffuse.diffusion.prediction import Denoiser, predict
+from suffuse.diffusion.schedule import Schedule
 from suffuse.errors import SuffuseError
-from suffuse.networks.unclip import ImageProjection
+from suffuse.networks.embed import sinusoid
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.request import open_picture
+from suffuse.systems.unclip_prior import Embedder
 from suffuse.weights.scheduler import Sampling
+from suffuse.weights.unclip import PixelDecoderParts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,12 +65,19 @@ class Decoder(Protocol):
         """(1, C, h, w) -> picture."""
         ...
 
-    def denoiser(self, z: Tensor, texts: Sequence[str], guidance: float | Tensor) -> Denoiser:
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
         """The denoiser under embeddings z (B, D) and B captions, "" being none.
 
         z has the length that the folder's own CLIP gives it: 1 where that is ours, about 10 for
-        Karlo. guidance: one number, or one for each picture, (B, 1, 1, 1). Raises SuffuseError for
-        embeddings of another width.
+        Karlo. guidance: one number, or one for each picture, (B, 1, 1, 1); it leads away from no
+        picture, and from the `negatives` or no text. Raises SuffuseError for embeddings of another
+        width.
         """
         ...
 
@@ -85,8 +96,7 @@ def fitted(picture: Image, size: tuple[int, int]) -> Image:
     """The middle of a picture, upright and without transparency, at this size."""
     from PIL import Image, ImageOps
 
-    upright = open_picture(picture, "image", "RGB")
-    return ImageOps.fit(upright, size, Image.Resampling.LANCZOS)
+    return ImageOps.fit(upright(picture), size, Image.Resampling.LANCZOS)
 
 
 def check_width(z: Tensor, texts: Sequence[str], width: int) -> None:
@@ -100,23 +110,93 @@ def check_width(z: Tensor, texts: Sequence[str], width: int) -> None:
         raise SuffuseError(f"{len(z)} image embeddings for {len(texts)} captions: give one each")
 
 
+class Door(Protocol):
+    """How image embeddings enter a latent model: `ImageProjection`, or `NoisedEmbedding`."""
+
+    @property
+    def embedding(self) -> int:
+        """How many numbers an embedding has, D."""
+        ...
+
+    @property
+    def time(self) -> int:
+        """How many numbers the vector has."""
+        ...
+
+    @property
+    def context(self) -> int | None:
+        """How many numbers each token has; None where there are none."""
+        ...
+
+    def __call__(self, z: Tensor) -> tuple[Tensor | None, Tensor]:
+        """Embeddings (B, D) -> tokens (B, N, context) and vector (B, time)."""
+        ...
+
+    def nothing(self) -> tuple[Tensor | None, Tensor]:
+        """What enters where there is no embedding, of one row."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class NoisedEmbedding:
+    """Stable unCLIP's: an embedding with noise, and beside it a sinusoid that says how much.
+
+    Both are the vector, and zeros are none. `mean` and `std` (D,) normalise embeddings for the
+    noise of step `level` of `schedule`: more of it makes freer variations.
+    """
+
+    mean: Tensor
+    std: Tensor
+    schedule: Schedule
+    level: int = 0
+    context: None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.level < self.schedule.T:
+            raise SuffuseError(
+                f"noise_level must be from 0 to {self.schedule.T - 1}, not {self.level}"
+            )
+
+    @property
+    def embedding(self) -> int:
+        return len(self.mean)
+
+    @property
+    def time(self) -> int:
+        return 2 * self.embedding
+
+    def blurred(self, z: Tensor, noise: Tensor) -> Tensor:
+        """Embeddings (B, D) with noise (B, D)."""
+        at = self.schedule.at(torch.tensor([self.level]))
+        alpha, sigma = at.alpha.item(), at.sigma.item()
+        return (alpha * (z - self.mean) / self.std + sigma * noise) * self.std + self.mean
+
+    def __call__(self, z: Tensor) -> tuple[None, Tensor]:
+        told = sinusoid(torch.full((len(z),), self.level, device=z.device), self.embedding)
+        return None, torch.cat((z, told), dim=1)
+
+    def nothing(self) -> tuple[None, Tensor]:
+        return None, torch.zeros(1, self.time, device=self.mean.device)
+
+
 @dataclass(frozen=True, eq=False)
 class LatentDecoder:
     """A latent diffusion model that reads image embeddings beside its captions.
 
     `projection` brings them in: tokens behind those of the text, and a vector beside the time.
+    Raises SuffuseError where it is made for another model.
     """
 
     model: LatentDiffusion
-    projection: ImageProjection
+    projection: Door
 
     def __post_init__(self) -> None:
-        config = self.model.parts.unet_config
-        made = (self.projection.context, self.projection.time)
-        if made != (config.context, config.embedding):
+        config, door = self.model.parts.unet_config, self.projection
+        reads = (config.context if door.context else None, config.vector or config.embedding)
+        if reads != (door.context, door.time):
             raise SuffuseError(
                 f"{self.model.info.name}: its U-Net reads tokens of {config.context} numbers and a "
-                f"vector of {config.embedding}, the image projection makes {made[0]} and {made[1]}"
+                f"vector of {reads[1]}, the image projection makes {door.context} and {door.time}"
             )
 
     @property
@@ -151,18 +231,88 @@ class LatentDecoder:
     def grid(self, steps: int) -> Grid:
         return both_ends(self.sampling, steps, self.model.device)
 
-    def denoiser(self, z: Tensor, texts: Sequence[str], guidance: float | Tensor) -> Denoiser:
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
         check_width(z, texts, self.embedding)
-        cond = self.cond(z, texts)
-        null = self.cond(self.projection.null[None], [""])
-        raw = cfg(self.model.parts.unet, cond, null, guidance)
+        parts, z = self.model.parts, z.to(self.model.device)
+        words, others = zip(*self._texts(texts, negatives or [""] * len(texts)))
+        cond = Cond.cat(words).merge(self._doors(*self.projection(z)))
+        null = Cond.cat(others).merge(self._doors(*self.projection.nothing()))
+        raw = cfg(parts.unet, cond, null, guidance)
         return self.sampling.bound(predict(raw, self.sampling.kind))
 
-    def cond(self, z: Tensor, texts: Sequence[str]) -> Cond:
-        """Both doors, filled by embeddings (B, D) and B captions."""
+    def _texts(self, texts: Sequence[str], negatives: Sequence[str]) -> Iterator[tuple[Cond, Cond]]:
+        """Each caption and its negative, of as many windows."""
         parts = self.model.parts
         # A text is encoded by itself: among others its numbers could differ in the last digit.
-        encode = cache(lambda text: TextEncoder(parts.tokenizer, parts.text).encode([text]))
-        tokens, vector = self.projection(z.to(self.model.device))
-        words = Cond.cat([encode(text) for text in texts])
-        return replace(words.merge(Cond(tokens=tokens)), vector=vector)
+        pair = cache(TextEncoder(parts.tokenizer, parts.text).pair)
+        return (pair((text,), (other,)) for text, other in zip(texts, negatives))
+
+    def _doors(self, tokens: Tensor | None, vector: Tensor) -> Cond:
+        return Cond(tokens=tokens, vector=vector).to(dtype=self.model.dtype)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelDecoder:
+    """Karlo's: the U-Net of GLIDE over pixels, which reads image and caption through both doors."""
+
+    parts: PixelDecoderParts
+    embedder: Embedder
+
+    @property
+    def embedding(self) -> int:
+        return self.parts.projection.image.embedding
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return (self.parts.config.in_channels, *self.parts.size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.parts.size
+        return width, height
+
+    @property
+    def sampling(self) -> Sampling:
+        return self.parts.sampling
+
+    @property
+    def device(self) -> torch.device:
+        return self.parts.unet.stem.weight.device
+
+    def encode(self, picture: Image) -> Tensor:
+        return generate.to_tensor(fitted(picture, self.size)).to(self.device)
+
+    def picture(self, x0: Tensor) -> Image:
+        return generate.to_picture(x0[0])
+
+    def grid(self, steps: int) -> Grid:
+        return both_ends(self.sampling, steps, self.device)
+
+    def denoiser(
+        self,
+        z: Tensor,
+        texts: Sequence[str],
+        guidance: float | Tensor,
+        negatives: Sequence[str] | None = None,
+    ) -> Denoiser:
+        check_width(z, texts, self.embedding)
+        nothing = self.parts.projection.image.null.float()[None].expand(len(z), -1)
+        cond = self._cond(z.to(self.device), texts)
+        null = self._cond(nothing, negatives or [""] * len(texts))
+        sampling = self.sampling
+        told = self.parts.config.in_channels if sampling.learned_var else None
+        raw = cfg(self.parts.unet, cond, null, guidance, channels=told)
+        return sampling.bound(predict(raw, sampling.kind, sampling.learned_var))
+
+    @torch.inference_mode()
+    def _cond(self, z: Tensor, texts: Sequence[str]) -> Cond:
+        told, projection = self.embedder.captions(texts), self.parts.projection
+        tokens, vector = projection(z, told.text, told.states)
+        mask = pad(told.mask, (projection.image.count, 0), value=True)
+        return Cond(vector=vector, tokens=tokens, mask=mask)

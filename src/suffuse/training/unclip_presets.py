@@ -42,6 +42,7 @@ class PriorPreset:
     draws: int = 2
     scheduler: Mapping[str, Any] = field(default_factory=lambda: dict(PRIOR_SCHEDULER))
     scenes: int = 12_288  # looked at once, before the first step, where no data are named
+    held_out: int = 256  # further scenes that tell which checkpoint is best
     world: World = field(default_factory=World)
     preprocess: Preprocess = field(default_factory=Preprocess)  # of data that are named
 
@@ -69,6 +70,7 @@ class DecoderPreset:
     guidance: float = 3.0
     noising: Noising = field(default_factory=Noising)
     scenes: int = 12_288
+    held_out: int = 256
     world: World = field(default_factory=World)
     preprocess: Preprocess | None = None  # of data that are named; None: the model's size
 
@@ -98,6 +100,7 @@ PRIORS = {
         layers=1,
         heads=2,
         scenes=64,
+        held_out=8,
         world=World(objects=8),
     ),
     # Table 3 of the paper; a batch of 4,096, 600,000 steps.
@@ -151,6 +154,7 @@ DECODERS = {
         Plan(steps=2, batch=2, warmup=1, save_every=2, sample_every=2),
         LoraConfig(2),
         scenes=8,
+        held_out=8,
         world=World(objects=8),
         steps=2,
     ),

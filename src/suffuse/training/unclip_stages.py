@@ -48,7 +48,6 @@ from suffuse.weights.unclip_own import (
     save_unclip,
 )
 
-HELD_OUT = 256  # scenes that tell which checkpoint is best
 SHOWN = 8  # pictures of a sample
 FILE = "embeddings.safetensors"
 
@@ -94,7 +93,7 @@ def prior_stage(
     sampling = from_config(dict(preset.scheduler))
     held_out = None
     if pictures is None:
-        held_out = _mixed(embed(parts, text, scenes(preset.world, HELD_OUT, seed, "test")))
+        held_out = _mixed(embed(parts, text, scenes(preset.world, preset.held_out, seed, "test")))
 
     def export(prior: DiffusionPrior, folder: Path) -> None:
         use = PriorUse(preset.steps, preset.guidance, preset.draws)
@@ -155,7 +154,9 @@ def decoder_stage(
     )
     held_out = None
     if pictures is None:
-        held_out = _mixed(embed(seeing, text, scenes(preset.world, HELD_OUT, seed, "test"), codec))
+        held_out = _mixed(
+            embed(seeing, text, scenes(preset.world, preset.held_out, seed, "test"), codec)
+        )
     if pictures is None and preset.lesson is not None and not checkpoints(output):
         lesson = LessonStage(projection, found, parts.text)
         note("teaching the projection what the text encoder says of pictures")

@@ -69,10 +69,16 @@ UNET_READ = {
 }  # fmt: skip
 
 
-def unet_config(raw: Json, where: str) -> SDConfig:
-    """`unet/config.json`. `where` names the file in errors."""
+def unet_config(raw: Json, where: str, vector: bool = False) -> SDConfig:
+    """`unet/config.json`. `where` names the file in errors.
+
+    vector: whether it is to have that door, as unCLIP's has for image embeddings
+    """
     check_class(raw, "_class_name", ("UNet2DConditionModel",), where)
-    honour(raw, UNET_FIXED, UNET_READ, where)
+    doors = {"class_embed_type": "projection" if vector else None}
+    if raw.get("class_embed_type") != doors["class_embed_type"]:
+        refuse(raw, "class_embed_type", where)
+    honour(raw, UNET_FIXED | doors, UNET_READ, where)
     for field in ("only_cross_attention", "mid_block_only_cross_attention"):
         if any(as_list(raw.get(field))):
             refuse(raw, field, where)
@@ -91,6 +97,7 @@ def unet_config(raw: Json, where: str) -> SDConfig:
         # (https://github.com/huggingface/diffusers/issues/2011).
         heads=each(raw, "attention_head_dim", 8, levels, where),
         context=same(raw, "cross_attention_dim", 1280, levels, where),
+        vector=number(raw, "projection_class_embeddings_input_dim", 0, where) if vector else 0,
         groups=number(raw, "norm_num_groups", 32, where),
         cos_first=bool(raw.get("flip_sin_to_cos", True)),
         shift=float(raw.get("freq_shift", 0)),
@@ -132,11 +139,16 @@ def unet_json(c: SDConfig, latent_size: tuple[int, int]) -> dict[str, Any]:
         "up_block_types": ["CrossAttnUpBlock2D" if n else "UpBlock2D" for n in reversed(c.depth)],
         "attention_head_dim": list(c.heads),
         "cross_attention_dim": c.context,
+        **(_projecting(c.vector) if c.vector else {}),
         "use_linear_projection": False,
         "norm_num_groups": c.groups,
         "flip_sin_to_cos": c.cos_first,
         "freq_shift": int(c.shift) if c.shift == int(c.shift) else c.shift,
     }
+
+
+def _projecting(width: int) -> dict[str, Any]:
+    return {"class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
 
 
 def text_config(raw: Json, where: str) -> ClipTextConfig:

@@ -62,11 +62,21 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
 
     Raises SuffuseError naming the file and what is wrong with it.
     """
-    _check_index(folder)
+    check_index(folder, PIPELINES)
+    return open_components(folder, hints, place, name)
+
+
+def open_components(
+    folder: Path, hints: Hints, place: Place, name: str | None = None, vector: bool = False
+) -> Parts:
+    """The same of any pipeline with Stable Diffusion's components.
+
+    vector: whether the U-Net has that door
+    """
     own = read_own(folder)
     unet_file = folder / "unet" / "config.json"
     raw = read_json(unet_file)
-    config = with_heads(unet_config(raw, str(unet_file)), hints, str(unet_file))
+    config = with_heads(unet_config(raw, str(unet_file), vector), hints, str(unet_file))
     variant = "non_ema" if hints.ema is False else precision(place)
     unet_weights = open_tensors(find_weights(folder / "unet", variant=variant))
     vae = read_json(folder / "vae" / "config.json")
@@ -76,7 +86,7 @@ def open_folder(folder: Path, hints: Hints, place: Place, name: str | None = Non
         unet=build(lambda: stable_diffusion(config), DIFFUSERS_UNET, unet_weights, place),
         unet_config=config,
         autoencoder=_autoencoder(folder / "vae", vae, own, place),
-        text=_text(folder / "text_encoder", hints, place),
+        text=open_text(folder / "text_encoder", hints, place),
         tokenizer=load_tokenizer(hints.tokenizer or folder / "tokenizer"),
         sampling=sampling_of(read_json(scheduler), hints, str(scheduler)),
         latent_scale=scale if hints.scale is None else hints.scale,
@@ -106,21 +116,22 @@ def _autoencoder(folder: Path, raw: dict[str, Any], own: Own, place: Place) -> A
     return build(lambda: autoencoder(config), DIFFUSERS_VAE, weights, place)
 
 
-def _text(folder: Path, hints: Hints, place: Place) -> ClipText:
+def open_text(folder: Path, hints: Hints, place: Place) -> ClipText:
+    """The text tower in a component's folder. Raises SuffuseError."""
     file = folder / "config.json"
     config = with_text_hints(text_config(read_json(file), str(file)), hints)
     weights = open_tensors(find_weights(folder, variant=precision(place)))
     return build(lambda: ClipText(config), HF_CLIP_TEXT, weights, place)
 
 
-def _check_index(folder: Path) -> None:
-    """Refuse a pipeline, or a component of one, that is not what we build."""
+def check_index(folder: Path, pipelines: tuple[str, ...]) -> None:
+    """Refuse a pipeline that is none of these, or a component of one that is not what we build."""
     file = folder / INDEX
     index = read_json(file)
-    if index.get("_class_name") not in PIPELINES:
+    if index.get("_class_name") not in pipelines:
         raise SuffuseError(
             f"{file}: the pipeline class {show(index.get('_class_name'))} is not supported; "
-            f"supported are {', '.join(PIPELINES)}"
+            f"supported are {', '.join(pipelines)}"
         )
     for part, known in _COMPONENTS.items():
         entry = index.get(part)

@@ -25,24 +25,26 @@ from suffuse.networks.families import SDConfig
 from suffuse.networks.lora import Adapter
 from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
+from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.fields import check_class
 from suffuse.weights.folder import INDEX, OWN, read_json
-from suffuse.weights.lora import FILES, Lora, save_lora
+from suffuse.weights.load import bundled, open_parts
+from suffuse.weights.lora import FILES, Lora, merge_loras, save_lora
 from suffuse.weights.mapping import KeyMap, Row, export
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
-from suffuse.weights.parts import Info, Place, build
+from suffuse.weights.parts import Defaults, Info, Parts, Place, build
 from suffuse.weights.save import replace_folder, write_json
 from suffuse.weights.tensorfile import show
 from suffuse.weights.unclip_config import prior_config, prior_json
 
 UNCLIP = "SuffuseUnCLIP"
+OWN_NAME = "suffuse-unclip"
+BUNDLED = Path(__file__).resolve().parents[1] / "models" / "unclip"
 PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md"}
-_PLAIN = KeyMap(
-    tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*"))
-)
+_PLAIN = KeyMap(tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*")))
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,55 @@ def open_own_prior(folder: Path, place: Place) -> OwnPrior:
         raise SuffuseError(f"{folder / OWN}: prior = {show(said)} is not supported") from None
     scheduler = read_json(folder / PRIOR_SCHEDULER / "scheduler_config.json")
     return OwnPrior(network, scheduler, use)
+
+
+@dataclass(frozen=True, eq=False)
+class OwnParts:
+    """A whole model: its networks are in evaluation mode.
+
+    base: the text-to-image model, its U-Net already changed to be the decoder
+    """
+
+    clip: ClipParts
+    base: Parts
+    projection: ImageProjection
+    prior: OwnPrior | None
+    info: Info
+    defaults: Defaults
+
+
+def bundled_unclip() -> Path:
+    """The folder of the unCLIP inside the package. Raises SuffuseError when it was left out."""
+    if not (BUNDLED / INDEX).is_file():
+        raise SuffuseError("this installation has no bundled unCLIP: name an unCLIP's folder")
+    return BUNDLED
+
+
+def open_own(folder: Path, place: Place, name: str | None = None) -> OwnParts:
+    """Such a folder with the models that it was trained with.
+
+    Raises SuffuseError where one of them is another by now, and for a folder without decoder.
+    """
+    index = index_of(folder)
+    if not (folder / PROJECTION).is_dir():
+        raise SuffuseError(f"{folder}: has a prior alone, and so draws nothing: train a decoder")
+    seeing, drawing = named_in(index, "clip", folder), named_in(index, "base", folder)
+    clip = open_clip_parts(seeing.source, device=place.device, dtype=place.dtype)
+    seeing.check(clip.info, folder, "CLIP")
+    source = drawing.source or bundled()  # whatever SUFFUSE_MODEL says
+    base = open_parts(source, device=place.device, dtype=place.dtype)
+    drawing.check(base.info, folder, "text-to-image model")
+    merge_loras(base, [(folder / FILES[0], 1.0)])
+    file = folder / PROJECTION / _WEIGHTS
+    own = read_json(folder / OWN)
+    return OwnParts(
+        clip,
+        base,
+        open_projection(folder / PROJECTION, place),
+        open_own_prior(folder, place) if (folder / PRIOR).is_dir() else None,
+        Info(name or folder.resolve().name, "Suffuse folder", folder, (file, folder / FILES[0])),
+        Defaults(steps=own.get("steps"), guidance=own.get("guidance")),
+    )
 
 
 def index_of(folder: Path) -> Mapping[str, Any]:

@@ -33,7 +33,9 @@ def _unet(attention: Sequence[Row]) -> tuple[Row, ...]:
     )
 
 
-DIFFUSERS_UNET = KeyMap(_unet(TRANSFORMER))
+DIFFUSERS_UNET = KeyMap(
+    (*_unet(TRANSFORMER), Row("vector.fc{n}.*", "class_embedding.linear_{n}.*"))
+)
 
 DIFFUSERS_UNET2D = KeyMap(
     (
