@@ -1,10 +1,10 @@
 """`suffuse generate` with LoRAs and learned words."""
 
+import pictures
 import pytest
+import tiny
 import torch
 
-import pictures
-import tiny
 from suffuse.networks.lora import LoraConfig, make_adapter
 from suffuse.weights.embedding import Embedding, save_embedding
 from suffuse.weights.load import open_parts

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-
 from sight import clip, picture, saved
+
 from suffuse.cli.classes import Asked
 from suffuse.errors import SuffuseError
 

@@ -5,9 +5,9 @@ import os
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
-import tiny
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.weights.clip import open_clip_parts, save_clip
 from suffuse.weights.parts import Hints

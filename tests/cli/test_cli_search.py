@@ -4,7 +4,6 @@ import json
 
 import pytest
 from PIL import Image
-
 from sight import clip, picture, saved
 
 

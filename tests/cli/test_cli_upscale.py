@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import tiny
 from PIL import Image
 
-import tiny
 from suffuse.networks.perceptual import FeatureConfig, FeatureNet
 from suffuse.networks.pixel import SR3Config, sr3
 from suffuse.systems.metadata import read_parameters
