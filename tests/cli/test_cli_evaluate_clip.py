@@ -1,11 +1,15 @@
 """`suffuse evaluate` of a CLIP, and `suffuse generate --best-of`: answers and refusals."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from sight import clip, picture, saved
+
+from suffuse.cli.classes import Asked
+from suffuse.errors import SuffuseError
 
 
 @pytest.fixture(scope="module")
@@ -75,12 +79,34 @@ def test_probe_and_robustness(folder, answer, run):
 
 
 @pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"name": ["a"]}, "emoji scenes have names of their own"),
+        ({"folder": Path("x"), "template": ["a dog"]}, r"a template needs {} where"),
+        ({"folder": Path("x"), "objects": 4}, "--objects is for emoji scenes"),
+        ({"folder": Path("x"), "lang": "both"}, "the classes of a folder have names in one"),
+        ({"folder": Path("x"), "name": ["a"], "names": Path("n")}, "--name and --names both"),
+        ({"lang": "de"}, "lang must be en, ko or both, not 'de'"),
+    ],
+)
+def test_what_is_asked_for_must_make_sense(given, message):
+    with pytest.raises(SuffuseError) as caught:
+        Asked(**{field.name: given.get(field.name) for field in fields(Asked)}).check()
+    assert str(caught.value).startswith(message)
+
+
+def test_names_from_a_file(tmp_path):
+    (tmp_path / "names.txt").write_text("\ufeffa big dog\n\n 고양이 \n", encoding="utf-8")
+    asked = Asked(Path("x"), None, tmp_path / "names.txt", None, None, None)
+    assert asked.called() == ["a big dog", "고양이"]
+    (tmp_path / "names.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SuffuseError, match="it is not text in UTF-8"):
+        asked.called()
+
+
+@pytest.mark.parametrize(
     ("args", "message"),
     [
-        (("zero-shot", "--name", "a"), "emoji scenes have names of their own"),
-        (("zero-shot", "photos", "--template", "a dog"), "a template needs {} where"),
-        (("zero-shot", "photos", "--objects", "4"), "--objects is for emoji scenes"),
-        (("zero-shot", "photos", "--lang", "both"), "the classes of a folder have names in one"),
         (("retrieval", "photos", *BY), "none of the pictures in 'photos' has a caption"),
         (("probe", "photos", "--c", "0"), "c must be above 0, not 0"),
         (("robustness", "--severity", "6"), "severities are 1 to 5, not 6"),

@@ -1,10 +1,14 @@
 """`suffuse vary`, `blend` and `edit`."""
 
+import karlo_tiny
+import numpy as np
 import pytest
 from PIL import Image
 
 from suffuse.systems.manipulation import Manipulation
-from suffuse.systems.metadata import Origin, describe_manipulation, write_png
+from suffuse.systems.metadata import Origin, describe_manipulation, read_parameters, write_png
+
+SIDE = 16  # pixels of what the tiny model draws, of pictures of 8
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +36,42 @@ def test_one_line_and_nothing_written(args, message, refusal, tmp_path):
     before = sorted(tmp_path.iterdir())
     assert refusal(*args).startswith(message)
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.fixture(scope="module")
+def karlo(tmp_path_factory):
+    """An unCLIP with random weights that takes pictures and enlarges what it draws."""
+    folder = tmp_path_factory.mktemp("models") / "karlo"
+    karlo_tiny.variations().save_pretrained(folder)
+    return folder
+
+
+def test_strips_animations_and_pictures(karlo, run, tmp_path):
+    few = ("--steps", "3", "--rounds", "2", "--device", "cpu", "--dtype", "float32")
+    more = ("-m", karlo, *few)
+    status, out, err = run("vary", "a.png", "-n", "2", "--seed", "5", "--as", "pictures", *more)
+    assert status == 0, err
+    first, second = out.splitlines()
+    assert first == "outputs/00001-5-a-vary.png  seed 5"
+    assert second == "outputs/00002-6-a-vary.png  seed 6"
+    assert err == "'a.png' is 40 x 30 pixels: its middle is taken at 8 x 8\n"
+
+    # A picture alone, made again as its file says, by the same model.
+    status, out, err = run("vary", "--like", second.split()[0], "-o", "again.png")
+    assert (status, out) == (0, "again.png  seed 6\n"), err
+    with Image.open(tmp_path / second.split()[0]) as one, Image.open(tmp_path / "again.png") as two:
+        assert one.size == (SIDE, SIDE)
+        assert np.abs(np.asarray(one).astype(int) - np.asarray(two)).max() <= 1
+
+    status, out, err = run("blend", "a.png", "b.png", "--frames", "3", "--as", "animation",
+                           "-o", "blend.png", *more)  # fmt: skip
+    assert status == 0, err
+    with Image.open(tmp_path / "blend.png") as made:
+        assert made.n_frames == 3 and made.size == (SIDE, SIDE)
+    assert read_parameters(tmp_path / "blend.png").manipulation["shares"] == [0.0, 0.5, 1.0]
+
+    status, out, err = run("edit", "a.png", "--from", "a cat", "--to", "a dog", "--amount", "0.3",
+                           "--frames", "2", "-o", "edit.png", *more)  # fmt: skip
+    assert (status, out) == (0, "edit.png\n"), err
+    with Image.open(tmp_path / "edit.png") as made:
+        assert made.size == (2 * SIDE, SIDE)

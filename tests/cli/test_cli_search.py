@@ -50,9 +50,7 @@ def test_by_words_then_by_a_picture(folder, run):
     [
         (("photos",), "say what to look for"),
         (("photos", " "), "the text is empty"),
-        (("photos", "a", "--top", "0"), "top must be at least 1, not 0"),
         (("photos", "a", "--sheet", "s.jpg"), "sheets are written as PNG"),
-        (("none", "a"), "there is no folder 'none'"),
         (("empty", "a", "--clip", "clip"), "'empty' holds no pictures"),
     ],
 )

@@ -42,6 +42,7 @@ class Coloured:
 
     size: tuple[int, int] = (8, 6)
     shape: tuple[int, int, int] = (3, 6, 8)
+    upsampler: None = None
 
     @property
     def decoder(self):
@@ -108,12 +109,12 @@ def test_a_latent_model_gives_back_what_its_autoencoder_does():
     config = model.parts.unet_config
     torch.manual_seed(0)
     decoder = LatentDecoder(model, ImageProjection(4, config.context, config.embedding))
-    system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image)
+    system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image, upsampler=None)
     one = Image.fromarray(World().scene_at(1, split="test").draw())
     want = levels(decoder.picture(decoder.encode(one)))
-    how = How(steps=8, rounds=8)
+    how = How(steps=6, rounds=6)
     (back,) = manipulate.decoded(system, manipulate.inverted(system, [one], how), how)
-    assert np.square(levels(back) - want).mean() < 4  # 42 dB
+    assert np.square(levels(back) - want).mean() < 6  # 40 dB
 
 
 def test_variations_leave_the_picture_the_more_the_more_noise():

@@ -78,10 +78,18 @@ def test_only_what_changed_is_read_again(folder):
     moved = folder.rename(folder.with_name("moved"))
     index, update = updated(moved)
     assert (update.new, update.changed, update.deleted, len(index)) == (0, 0, 0, 6)
+    kept = (moved / PLACE).stat().st_mtime_ns  # nothing was written, so nobody need be allowed to
+    assert updated(moved)[1].broken.found.keys() == {"broken.png"}
+    assert (moved / PLACE).stat().st_mtime_ns == kept
     (moved / "2.png").write_text("broken by now")
     index, update = updated(moved)
     assert (update.changed, len(index)) == (0, 5)
     assert set(update.broken.found) == {"2.png", "broken.png"}
+    about = (moved / "broken.png").stat()
+    picture(8, (8, 8)).save(moved / "mended.png")
+    (moved / "mended.png").replace(moved / "broken.png")
+    os.utime(moved / "broken.png", ns=(about.st_atime_ns, about.st_mtime_ns))
+    assert (updated(moved)[1].new, len(Index.open(moved, CLIP))) == (1, 6)
 
 
 def test_what_was_embedded_before_an_interruption_is_kept(folder):

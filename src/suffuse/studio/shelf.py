@@ -123,7 +123,8 @@ def describe(system: System, name: str) -> ModelView:
     elif isinstance(system, SuperResolution):
         kind, takes, factor = "upscaler", ["image", *takes], system.factor
     elif isinstance(system, UnCLIP):
-        kind, takes, factor = "text", system.takes, system.factor
+        kind, factor = "text", system.factor
+        takes += system.takes
     else:
         takes, factor = [*takes, "image", "mask"], system.factor
     return ModelView(

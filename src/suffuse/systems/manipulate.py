@@ -19,6 +19,7 @@ from torch.nn.functional import normalize
 from suffuse.diffusion.noise import Noise, slerp
 from suffuse.diffusion.samplers import SAMPLERS, ddim_inverse
 from suffuse.errors import SuffuseError
+from suffuse.systems.generate import to_picture
 from suffuse.systems.manipulation import How, Manipulation, evenly
 from suffuse.systems.request import open_picture
 from suffuse.systems.unclip_decoder import Decoder, fitted
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from suffuse.systems.request import Picture
+    from suffuse.systems.unclip_upsampler import Upsampler
 
 SAME = 1e-6  # length of a difference of captions that is none
 NEAR = 1e-3  # see `ddim_inverse`
@@ -39,6 +41,8 @@ class System(Protocol):
 
     @property
     def decoder(self) -> Decoder: ...
+    @property
+    def upsampler(self) -> Upsampler | None: ...
     def embed_image(self, picture: Image) -> Tensor: ...  # (1, D)
     def embed_text(self, text: str) -> Tensor: ...  # (1, D)
 
@@ -156,14 +160,19 @@ def decoded(
     seeds: Sequence[int] | None = None,
     tick: Tick = _quiet,
 ) -> list[Image]:
-    """The other way, by DDIM; `seeds` are one a picture, and need to be given for `eta` above 0."""
+    """The other way, by DDIM, and through the upsampler where there is one.
+
+    seeds: one a picture; of the noise that `eta` above 0 draws, and the upsampler; else 0
+    """
     decoder, x = system.decoder, pair.noise
     noise = Noise(seeds or [0] * len(x), tuple(x.shape[1:]), x.device, x.dtype)
     denoiser = decoder.denoiser(pair.z, [""] * len(x), how.guidance)
     for step in SAMPLERS["ddim"](denoiser, x, decoder.grid(how.steps), noise, eta=eta):
         x = step.x
         tick()
-    return [decoder.picture(row[None]) for row in x]
+    if system.upsampler is None:
+        return [decoder.picture(row[None]) for row in x]
+    return [to_picture(row) for row in system.upsampler.upscale(x.clamp(-1, 1), list(noise.seeds))]
 
 
 def difference(system: System, before: str, after: str) -> Tensor:

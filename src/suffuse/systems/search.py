@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PLACE = Path(".suffuse") / "search.safetensors"  # in the folder of pictures
 FORMAT = "suffuse search index 1"
-SAVE_EVERY = 10_000  # pictures; as much is lost at most when the machine stops
+SAVE_EVERY = 60.0  # seconds; as much work is lost at most when the machine stops
 
 Stamp = tuple[int, int]  # size in bytes and time of change in ns: who looks at these reads no file
 
@@ -54,11 +55,13 @@ class Index:
     """The embedded pictures of a folder. `open` finds or begins one.
 
     vectors: (N, D) float32, unit length;  stamps: by name, in the order of the rows
+    broken: those of pictures that could not be read
     """
 
     def __init__(self, folder: Path, clip: Clip, path: Path) -> None:
         self.folder, self.clip, self.path = folder, clip, path
         self.stamps: dict[str, Stamp] = {}
+        self.broken: dict[str, Stamp] = {}
         self.vectors = np.empty((0, clip.width), np.float32)
         self._names: list[str] = []
         self._finder: Any = None
@@ -101,13 +104,17 @@ class Index:
             raise SuffuseError(f"'{self.folder}' holds no pictures")
         todo = [name for name, stamp in there.items() if self.stamps.get(name) != stamp]
         changed, gone = set(todo) & set(self.stamps), set(self.stamps) - set(there)
-        broken = Broken()
-        if todo or gone:
+        fresh = [name for name in todo if self.broken.get(name) != there[name]]
+        broken, before = Broken(), len(self)
+        if fresh or gone:
             self._check_place()
             self._forget(changed | gone)
-            try:
-                self._embed(todo, there, broken, batch, progress)
-            finally:
+        try:
+            # What was broken before is tried again: it may have been locked, or half copied.
+            self._embed(todo, there, broken, batch, progress)
+        finally:
+            self.broken = {name: there[name] for name in broken.found}
+            if fresh or gone or len(self) != before:
                 self.save()
         new = [name for name in todo if name not in changed and name not in broken.found]
         return Update(len(new), len(changed - set(broken.found)), len(gone), broken)
@@ -131,7 +138,10 @@ class Index:
         """Writes the index: there is the one before or this, whatever happens."""
         from safetensors.numpy import save
 
-        listed = [[name, *stamp] for name, stamp in self.stamps.items()]
+        listed = [
+            [[name, *stamp] for name, stamp in files.items()]
+            for files in (self.stamps, self.broken)
+        ]
         files = np.frombuffer(json.dumps(listed).encode(), np.uint8)
         about = {"format": FORMAT, **self._identity(), "folder": self._home()}
         content = save({"vectors": self.vectors, "files": files}, about)
@@ -162,7 +172,7 @@ class Index:
         progress: Callable[[int, int], None],
     ) -> None:
         waiting: list[np.ndarray] = []
-        done = 0
+        done, saved = 0, time.monotonic()
         try:
             for looked in look(
                 self.clip, len(names), lambda i: open_file(self.folder / names[i]), batch
@@ -171,11 +181,12 @@ class Index:
                     broken.add(names[i], why)
                 waiting.append(looked.vectors.numpy())
                 self.stamps |= {names[i]: stamps[names[i]] for i in looked.which}
-                before, done = done, done + len(looked.which) + len(looked.broken)
+                done += len(looked.which) + len(looked.broken)
                 progress(done, len(names))
-                if done // SAVE_EVERY > before // SAVE_EVERY:
+                if time.monotonic() - saved > SAVE_EVERY:
                     waiting = self._join(waiting)
                     self.save()
+                    saved = time.monotonic()
         finally:
             self._join(waiting)
 
@@ -199,7 +210,7 @@ class Index:
 
     def _home(self) -> str:
         """The folder, for an index that lies elsewhere."""
-        inside = self.path == self.folder / PLACE
+        inside = self.path.resolve() == (self.folder / PLACE).resolve()
         return "" if inside else str(self.folder.resolve())
 
     def _read(self, rebuild: bool) -> None:
@@ -213,7 +224,10 @@ class Index:
                 if rebuild:
                     return
                 vectors, files = file.get_tensor("vectors"), file.get_tensor("files")
-                stamps = {name: (size, at) for name, size, at in json.loads(files.tobytes())}
+                stamps, broken = (
+                    {name: (size, at) for name, size, at in listed}
+                    for listed in json.loads(files.tobytes())
+                )
             if vectors.dtype != np.float32 or vectors.shape[:1] != (len(stamps),):
                 raise ValueError
         except (OSError, ValueError, TypeError, SafetensorError) as error:
@@ -223,7 +237,7 @@ class Index:
                 "index elsewhere (--index)"
             ) from error
         self._check(about, vectors.shape[-1])
-        self.stamps, self.vectors = stamps, vectors
+        self.stamps, self.broken, self.vectors = stamps, broken, vectors
 
     def _check(self, about: Mapping[str, str], width: int) -> None:
         """Raises SuffuseError for an index of another model or folder."""

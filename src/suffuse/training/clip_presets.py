@@ -93,7 +93,7 @@ CLIPS = {
             projection=192,
         ),
         Plan(
-            steps=2000,
+            steps=900,
             batch=128,
             lr=2e-3,
             warmup=100,

@@ -79,8 +79,8 @@ PRIORS = {
     "emoji": PriorPreset(
         "from captions to CLIP's embeddings of scenes",
         Plan(
-            steps=3000,
-            batch=128,
+            steps=1500,
+            batch=64,
             lr=1e-3,
             warmup=100,
             cooldown=0.5,

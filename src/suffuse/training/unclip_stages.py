@@ -24,7 +24,16 @@ from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.unclip_decoder import LatentDecoder
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.checkpoint import checkpoints
-from suffuse.training.embedded import Batch, EmbeddedSet, Seen, embed, kept, of_folder, scenes
+from suffuse.training.embedded import (
+    AT_ONCE,
+    Batch,
+    EmbeddedSet,
+    Seen,
+    embed,
+    kept,
+    of_folder,
+    scenes,
+)
 from suffuse.training.encode import Note, fingerprint
 from suffuse.training.finetune import own_size
 from suffuse.training.loop import train
@@ -207,22 +216,30 @@ class LessonStage:
     def __init__(self, projection: ImageProjection, data: EmbeddedSet, tower: ClipText):
         if projection.count != GRID * GRID:
             raise SuffuseError(f"a lesson is for {GRID * GRID} tokens, not {projection.count}")
-        self.projection, self.data, self.tower = projection, data, tower.requires_grad_(False)
+        self.projection, self.data = projection, data
         self.explained = 0.0  # of what differs between pictures
         self.nets = nn.ModuleDict({"projection": projection})
-        self.stream = None
-
-    def batch(self, step: int, size: int, seed: int, rows: slice | None = None) -> Batch:
-        found = np.random.default_rng((seed, step)).integers(len(self.data.z), size=size)
-        found = found[rows or slice(None)]
-        ids = self.data.ids[found, :1].long()  # the plainest
-        return Batch(self.data.z[found].float(), ids, self.data.latents[found, :0].float())
-
-    def loss(self, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        device = tower.token.weight.device
         with torch.no_grad():
-            states = self.tower(batch.ids[:, 0], pool=False).last[:, -GRID * GRID :]
-        error = (self.projection(batch.z)[0] - states).square().mean()
-        self.explained = 1 - (error / states.var(0).mean()).item()
+            said = [
+                tower(ids.long().to(device), pool=False).last[:, -GRID * GRID :].half().cpu()
+                for ids in data.ids[:, 0].split(AT_ONCE)  # the plainest
+            ]
+        self.said = torch.cat(said)  # (N, 9, width)
+
+    def batch(
+        self, step: int, size: int, seed: int, rows: slice | None = None
+    ) -> tuple[Tensor, Tensor]:
+        found = np.random.default_rng((seed, step)).integers(len(self.said), size=size)
+        found = found[rows or slice(None)]
+        return self.data.z[found].float(), self.said[found].float()
+
+    def loss(
+        self, batch: tuple[Tensor, Tensor], generator: torch.Generator
+    ) -> tuple[Tensor, dict[str, float]]:
+        z, said = batch
+        error = (self.projection(z)[0] - said).square().mean()
+        self.explained = 1 - (error / said.var(0).mean()).item()
         return error, {"explained": self.explained}
 
     def sample(self, nets: nn.ModuleDict, path: Path) -> None:

@@ -28,17 +28,17 @@ def back(denoiser, noise, grid):
 
 
 @pytest.mark.parametrize("kind", SCHEDULES)
-@given(seed=st.integers(0, 1000), n=st.integers(10, 30))
-@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000), n=st.integers(10, 16))
+@settings(max_examples=4, deadline=None)
 def test_a_network_gives_the_image_back(kind, seed, n):
     x = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(seed)).double()
     grid = make_grid(SCHEDULES[kind], n, SPECS[kind])
     denoiser = predict(lambda x, level: 0.3 * network(x, level.label), kind)
-    *_, noise = ddim_inverse(denoiser, x, grid, rounds=60, tolerance=1e-12)
+    *_, noise = ddim_inverse(denoiser, x, grid, rounds=50, tolerance=1e-12)
     assert noise.i == n - 1
     torch.testing.assert_close(back(denoiser, noise.x, grid), x, atol=1e-8, rtol=0)
     # One row is itself alone.
-    *_, alone = ddim_inverse(denoiser, x[1:], grid, rounds=60, tolerance=1e-12)
+    *_, alone = ddim_inverse(denoiser, x[1:], grid, rounds=50, tolerance=1e-12)
     torch.testing.assert_close(alone.x, noise.x[1:], atol=1e-9, rtol=0)
 
 
