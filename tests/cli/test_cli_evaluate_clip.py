@@ -116,6 +116,13 @@ def test_refuses(args, message, refusal):
     assert refusal("evaluate", *args).startswith(message)
 
 
+def test_prompts_are_answered_by_the_best(answer, refusal):
+    few = ("--n", 2, "--lang", "en", "--objects", 8, "--steps", 1)
+    found = answer("prompts", *few, "--best-of", 2)
+    assert found["best_of"] == 2 and len(found["en"]["verdicts"]) == 2
+    assert refusal("evaluate", "prompts", *few, *BY).startswith("--clip judges the pictures of")
+
+
 def test_generate_keeps_the_best_and_repeats_it(folder, run, refusal):
     drawn = ("generate", "a red apple", "--seed", 3, "--steps", 1, "--width", 32, "--height", 32)
     status, out, err = run(*drawn, "--best-of", 3, "-n", 2, *BY, "-o", "b.png", "--film", "f.png")
