@@ -1,8 +1,8 @@
 """Low resolutions as pictures of the world are: blurred, noisy, compressed, in any order.
 
-Zhang et al. 2021 (arXiv 2103.14006, "BSR"), as latent diffusion and DALL-E 2's second up-sampler
-were trained (2204.06125, section 2.1). This is its lighter half: one blur, one change of size by any
-filter, noise and JPEG; without the noise of cameras.
+Zhang et al. 2021 (arXiv 2103.14006, "BSR"), as latent diffusion's and DALL-E 2's second up-sampler
+were trained (2204.06125, section 2.1). This is the lighter half of it: one change of size by any
+filter, then one blur, noise and JPEG; without the noise of cameras.
 """
 
 from __future__ import annotations

@@ -21,9 +21,7 @@ from suffuse.networks.prior import DiffusionPrior, PriorConfig
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, PixelDecoder
-from suffuse.systems.unclip_load import towers_of
-from suffuse.systems.unclip_prior import Embedder
+from suffuse.systems.unclip_decoder import Decoder, LatentDecoder
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.checkpoint import checkpoints
 from suffuse.training.embedded import (
@@ -174,7 +172,7 @@ def decoder_stage(
         begun = bool(checkpoints(output / "lesson"))
         train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
         note(f"{lesson.explained:.0%} of it is learnt")
-    carried = None if prior is None else _carried(prior, seeing, Place(device))
+    carried = None if prior is None else carried_prior(prior, seeing, Place(device))
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         given: Any = nets
@@ -273,7 +271,8 @@ class _Source:
         return of_folder(self.pictures, self.seed)
 
 
-def _carried(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+def carried_prior(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+    """The prior that goes into a decoder's folder. Raises SuffuseError for another CLIP's."""
     named_in(index_of(prior), "clip", prior).check(clip.info, prior, "CLIP")
     return open_own_prior(prior, place)
 
@@ -300,8 +299,8 @@ def sheet(
     path: Path,
 ) -> None:
     """Pictures, of whose x0 are `given`, above what the decoder draws of their embeddings z."""
-    denoiser = decoder.denoiser(z, [""] * len(z), preset.guidance)
-    noise = Noise(range(len(z)), given.shape[1:], given.device)
-    *_, last = ddim(denoiser, noise(), decoder.grid(preset.steps), noise)
+    denoiser, grid = decoder.denoiser(z, [""] * len(z), preset.guidance), decoder.grid(preset.steps)
+    noise = Noise(range(len(z)), given.shape[1:], grid.alpha.device)
+    *_, last = ddim(denoiser, noise() * grid.start, grid, noise)
     rows = [[np.asarray(decoder.picture(x[None])) for x in each] for each in (given, last.x)]
     contact_sheet([np.stack(row) for row in rows], path)

@@ -1,8 +1,8 @@
 """unCLIP's pixel-space decoder in our folders, part by part as diffusers' Karlo has it.
 
-    decoder/, decoder_scheduler/    the U-Net, and how it is sampled
-    text_proj/                      what brings embeddings and captions into it
-    upsamplers/1, 2, ...            models of `train sr3`, each behind the one before it
+decoder/, decoder_scheduler/    the U-Net, and how it is sampled
+text_proj/                      what brings embeddings and captions into it
+upsamplers/1, 2, ...            models of `train sr3`, each behind the one before it
 """
 
 from __future__ import annotations
