@@ -55,8 +55,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     named = Named(str(clip), open_clip_parts(clip).info.hash())
     save_unclip(home / "prior", named, OwnPrior(prior, PRIOR_SCHEDULER))
     up = SR3S["unclip-toy"]
-    stage = sr3_stage(up, 0)
-    train(stage, up.plan, home / "up")
+    plan = replace(up.plan, steps=2, save_every=2)
+    train(sr3_stage(up, 0), plan, home / "up")
     again = sr3_stage(replace(up, steps=3), 1)
     again.export(again.nets, home / "up2")
     decoder = pixel_decoder_stage(
@@ -146,16 +146,16 @@ def test_embeddings_and_captions_are_left_out_apart(home: Path) -> None:
 
 def test_it_learns(home: Path) -> None:
     stage = pixel_decoder_stage(toy(), 0, clip=str(home / "clip"))
-    batch = stage.batch(0, 8, 0)
-    optimizer = torch.optim.AdamW(stage.nets.parameters(), lr=3e-3)
+    batch = stage.batch(0, 4, 0)
+    optimizer = torch.optim.AdamW(stage.nets.parameters(), lr=1e-2)
     losses = []
-    for step in range(40):
+    for step in range(16):
         loss, _ = stage.loss(batch, torch.Generator().manual_seed(step))
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
         losses.append(loss.item())
-    assert sum(losses[-8:]) < 0.6 * sum(losses[:8])
+    assert sum(losses[-4:]) < 0.7 * sum(losses[:4])
     assert stage.nets["projection"].image.vector.weight.abs().max() > 0  # began silent
     score = stage.score(stage.nets)
     assert score is not None and score < losses[0]

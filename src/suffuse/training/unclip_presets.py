@@ -197,13 +197,13 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
     ),
     "emoji64": PixelDecoderPreset(
         "pixels of the emoji world under the bundled CLIP, 64 px",
-        Plan(steps=12_000, batch=32, lr=5e-4, cooldown=0.4, weight_decay=0.0, ema=0.998),
+        Plan(steps=10_000, batch=16, lr=5e-4, cooldown=0.4, weight_decay=0.0, ema=0.998),
         ADMConfig(
-            width=64,
-            channels=(64, 128, 192),
+            width=32,
+            channels=(32, 64, 128),
             blocks=1,
             attends=(False, False, True),
-            heads=(1, 2, 3),
+            heads=(1, 1, 2),
             context=128,
         ),
     ),
