@@ -110,6 +110,7 @@ def test_names_from_a_file(tmp_path):
         (("retrieval", "photos", *BY), "none of the pictures in 'photos' has a caption"),
         (("probe", "photos", "--c", "0"), "c must be above 0, not 0"),
         (("robustness", "--severity", "6"), "severities are 1 to 5, not 6"),
+        (("prompts", *BY), "--clip judges the pictures of --best-of"),
     ],
 )
 def test_refuses(args, message, refusal):
