@@ -110,17 +110,11 @@ def test_names_from_a_file(tmp_path):
         (("retrieval", "photos", *BY), "none of the pictures in 'photos' has a caption"),
         (("probe", "photos", "--c", "0"), "c must be above 0, not 0"),
         (("robustness", "--severity", "6"), "severities are 1 to 5, not 6"),
+        (("prompts", *BY), "--clip judges the pictures of --best-of"),
     ],
 )
 def test_refuses(args, message, refusal):
     assert refusal("evaluate", *args).startswith(message)
-
-
-def test_prompts_are_answered_by_the_best(answer, refusal):
-    few = ("--n", 2, "--lang", "en", "--objects", 8, "--steps", 1)
-    found = answer("prompts", *few, "--best-of", 2)
-    assert found["best_of"] == 2 and len(found["en"]["verdicts"]) == 2
-    assert refusal("evaluate", "prompts", *few, *BY).startswith("--clip judges the pictures of")
 
 
 def test_generate_keeps_the_best_and_repeats_it(folder, run, refusal):

@@ -100,6 +100,18 @@ def test_alike_requests_share_a_batch_and_each_is_as_alone(service, alone):
         assert abs(pixels(service, image) - np.asarray(want).astype(int)).max() <= 1
 
 
+def test_of_many_the_best_is_kept(service, alone):
+    asked = {"seed": 5, "steps": 1, "best_of": 2}
+    job = make(service, Request("a blue car", **asked))
+    (image,), (want,) = job.images, alone.generate("a blue car", **asked)
+    assert abs(pixels(service, image) - np.asarray(want).astype(int)).max() <= 1
+    assert image.seed == 5 + image.index and image.index < 2
+    made = read_parameters(service.file("image", image.hash)).to_request()
+    assert (made.seed, made.n, made.best_of) == (image.seed, 1, None)
+    with pytest.raises(SuffuseError, match="leave best_of out"):
+        service.submit(Request("a car", best_of=2), client="maker", explain=True)
+
+
 def test_a_picture_to_start_from_and_a_film(service):
     picture = Image.new("RGB", (64, 64), "red")
     mask = Image.new("L", (64, 64), 0)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tiny
-from sight import clip
+from sight import clip, saved
 
 import suffuse
 from suffuse.errors import SuffuseError
+from suffuse.evaluation.prompts import BestOf
 from suffuse.systems import generate
 from suffuse.systems.explain import explain
 from suffuse.systems.metadata import Origin, describe, png_bytes, read_parameters
@@ -69,6 +70,12 @@ def test_requests_of_one_batch_choose_each_for_themselves(system, drawn):
     found = list(generate.stream(system, both, together=6, judge=CLIP))
     kept = [(which, step.seed) for which, step in found if step.result is not None]
     assert sorted(kept) == [(0, next(iter(drawn))), (1, 5), (1, 6)]
+
+
+def test_prompts_are_answered_by_the_best(system, drawn, tmp_path):
+    measured = BestOf(system, 4, str(saved(tmp_path)), "cpu")
+    (picture,) = measured.generate("a red apple", **ASKED, sampler=None)
+    assert np.abs(np.int16(picture) - np.int16(next(iter(drawn.values())))).max() <= 1
 
 
 def test_nothing_is_explained_that_is_chosen(system):
