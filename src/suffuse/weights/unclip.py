@@ -22,7 +22,7 @@ from suffuse.text.tokenizer import Tokenizer, load_tokenizer
 from suffuse.weights.clip import open_clip_image
 from suffuse.weights.clip_input import ClipInput
 from suffuse.weights.containers import find_weights, open_tensors
-from suffuse.weights.fields import Json, check_class, number
+from suffuse.weights.fields import Json, check_class, number, refuse
 from suffuse.weights.folder import INDEX, open_text, read_json
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR, text_projection
@@ -235,7 +235,10 @@ def _projection(folder: Path, decoder: ADMConfig, place: Place) -> TextProjectio
             f"{where}: makes tokens of {context} numbers and a vector of {time}, the decoder reads "
             f"{decoder.context} and {decoder.embedding}"
         )
-    states, scale = raw.get("suffuse_states"), float(raw.get("suffuse_scale", 1.0))
+    # What UnCLIPTextProjModel has no field for, as in our priors.
+    states, scale = number(raw, "suffuse_states", embedding, where), raw.get("suffuse_scale", 1.0)
+    if not isinstance(scale, int | float):
+        refuse(raw, "suffuse_scale", where)
     made = lambda: TextProjection(embedding, context, time, tokens, states, scale)  # noqa: E731
     return build(made, text_projection(tokens), file, place)
 
