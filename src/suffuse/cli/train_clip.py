@@ -150,6 +150,7 @@ def decoder(
 
     words = {"stage": "decoder", "preset": preset, **asked, "prior": prior and str(prior)}
     words["upsamplers"] = [str(folder) for folder in behind]
+    words["stream"] = bool(words.pop("streaming", False))
     run_stage(make, Asked(chosen, words, output, seed, resume))
 
 

@@ -54,11 +54,9 @@ def pixel_decoder_stage(
     seeing, place = open_clip_parts(clip, device=device), Place(device)
     parts = _fresh(preset, seeing)
     pictures = opened(data, preset.preprocess, streaming)
-    stream, held_out = pictures, None
+    stream, held_out = EmojiStream(preset.world, "both") if pictures is None else pictures, None
     if pictures is None:
-        stream = EmojiStream(preset.world, "both")
         held_out = EmojiStream(preset.world, "both", "test").batch(0, preset.held_out, seed)
-    assert stream is not None
     carried = None if prior is None else carried_prior(prior, seeing, place)
     behind = [open_behind(folder, Place()) for folder in upsamplers]
 
