@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-import suffuse
 import tiny
 from sight import clip, saved
+
+import suffuse
 from suffuse.errors import SuffuseError
 from suffuse.evaluation.prompts import BestOf
 from suffuse.systems import generate

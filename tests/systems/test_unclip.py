@@ -56,11 +56,11 @@ def test_the_same_pictures_as_diffusers(karlo: UnCLIP) -> None:
     prompts, seeds = ["a red cat", "two dogs"], (2, 3)
     # A network that knows nothing, guided by 8, turns rounding into levels: here it is 2.
     want = pipe(
-        prompts, generator=karlo_tiny.generators(*seeds), decoder_guidance_scale=2.0,
-        output_type="np",
+        prompts, generator=karlo_tiny.generators(*seeds), decoder_num_inference_steps=8,
+        decoder_guidance_scale=2.0, output_type="np",
     ).images  # fmt: skip
     for prompt, seed, picture in zip(prompts, seeds, want):
-        (got,) = karlo.generate(prompt, seed=seed, guidance=2.0)
+        (got,) = karlo.generate(prompt, seed=seed, steps=8, guidance=2.0)
         assert got.size == (16, 16)
         assert far(got, picture) < 1
     plain = pipe("a red cat", generator=karlo_tiny.generators(1), output_type="np").images

@@ -20,6 +20,7 @@ from suffuse.networks.prior import DiffusionPrior, PriorConfig
 from suffuse.networks.unclip import ImageProjection
 from suffuse.studio.shelf import describe, size_of
 from suffuse.systems import together
+from suffuse.systems.explain import recording
 from suffuse.systems.request import Request
 from suffuse.systems.unclip import LatentDecoder, UnCLIP
 from suffuse.systems.unclip_load import load_prior, load_unclip
@@ -117,6 +118,12 @@ def test_the_studio_can_show_it(system: UnCLIP) -> None:
     view = describe(system, "own")
     assert (view.kind, view.takes, view.defaults.steps) == ("text", ["prompt", "image"], 20)
     assert size_of(system) > size_of(suffuse.load(device="cpu", dtype="float32"))
+
+
+def test_it_is_not_explained(system: UnCLIP) -> None:
+    asked = recording(system, Request("a red apple", seed=1, **ASKED))
+    with pytest.raises(SuffuseError, match="is several networks in a row"), asked:
+        pass
 
 
 def test_a_prior_alone_draws_nothing(folder: Path) -> None:

@@ -23,8 +23,10 @@ from suffuse.networks.pixel import ADMConfig, adm
 from suffuse.networks.prior import DiffusionPrior, PriorConfig
 from suffuse.networks.unclip import TextProjection
 from suffuse.networks.unet import Context
-from suffuse.systems.unclip import UnCLIP
+from suffuse.systems.registry import kind_of
+from suffuse.systems.unclip_load import karlo
 from suffuse.weights.containers import open_tensors
+from suffuse.weights.formats import recognise
 from suffuse.weights.karlo_files import open_karlo_decoder, open_karlo_files, open_karlo_prior
 from suffuse.weights.mapping import KeyMap, export
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
@@ -170,9 +172,9 @@ def test_a_folder_of_its_own_files_opens(tmp_path: Path) -> None:
     torch.save({"state_dict": steps[0] | steps[1]}, tmp_path / "improved-sr-ckpt-step=1.2M.ckpt")
     torch.save(known, tmp_path / "ViT-L-14_stats.th")
     torch.save(export(clip, OPENAI_CLIP, torch.float32), tmp_path / "ViT-L-14.pt")
-    system = suffuse.load(tmp_path, "cpu", "float32")
-    assert isinstance(system, UnCLIP) and system.size == (256, 256)
+    assert kind_of(tmp_path) == "UnCLIP"
     parts = open_karlo_files(tmp_path, Place())
+    assert karlo(parts).size == (256, 256)
     assert parts.prior is not None and parts.upsampler is not None
     pairs = {
         prior: parts.prior.network,
@@ -206,6 +208,14 @@ def test_other_decoders_are_refused(change: dict[str, Any], line: str) -> None:
     raw = {"_class_name": "UNet2DConditionModel", **DECODER, **change}
     with pytest.raises(SuffuseError, match=line):
         decoder_config(raw, "config.json")
+
+
+def test_its_files_are_recognised() -> None:
+    for path, name in ((PRIOR, "prior"), (GOLDEN / "decoder" / "decoder.ckpt", "decoder")):
+        found = recognise(open_tensors(path))
+        assert found is not None and found.name == f"Karlo's {name} (original)"
+        with pytest.raises(SuffuseError, match="only a part of a model: Karlo's"):
+            suffuse.load(path)
 
 
 def test_other_files_are_refused() -> None:

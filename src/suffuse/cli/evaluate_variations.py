@@ -10,13 +10,12 @@ import typer
 from suffuse.cli.console import Bar, Debug, note
 from suffuse.cli.report import AsJson, Device, Overwrite, at_least_one, check_new, number, tell
 from suffuse.errors import SuffuseError
+from suffuse.systems.manipulation import AMOUNT, ETA, GUIDANCE, ROUNDS, STEPS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
     from suffuse.evaluation.variations import EditScore, VariationScores
-
-AMOUNT = 0.4
 
 
 def variations(
@@ -26,12 +25,14 @@ def variations(
     n: Annotated[int, typer.Option("--n", "-n", help="How many held-out scenes.")] = 100,
     amount: Annotated[
         list[float] | None,
-        typer.Option(help="How far edits go, 0 to 1; 0.4 unless said; may be repeated."),
+        typer.Option(help=f"How far edits go, 0 to 1; {AMOUNT:g} unless said; may be repeated."),
     ] = None,
-    eta: Annotated[float, typer.Option(help="Fresh noise of variations at each step.")] = 1.0,
-    steps: Annotated[int, typer.Option(help="Steps to noise, and back.")] = 100,
-    guidance: Annotated[float, typer.Option(help="How closely to follow CLIP; 1 = freely.")] = 1.0,
-    rounds: Annotated[int, typer.Option(help="Corrections of a step to noise at most.")] = 4,
+    eta: Annotated[float, typer.Option(help="Fresh noise of variations at each step.")] = ETA,
+    steps: Annotated[int, typer.Option(help="Steps to noise, and back.")] = STEPS,
+    guidance: Annotated[
+        float, typer.Option(help="How closely to follow CLIP; 1 = freely.")
+    ] = GUIDANCE,
+    rounds: Annotated[int, typer.Option(help="Corrections of a step to noise at most.")] = ROUNDS,
     objects: Annotated[
         int | None, typer.Option(help="Emoji in its world, where the model does not say.")
     ] = None,

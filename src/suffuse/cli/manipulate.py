@@ -10,6 +10,7 @@ import typer
 
 from suffuse.cli.console import Bar, Debug, Stopped, note, say, uninterrupted
 from suffuse.errors import SuffuseError
+from suffuse.systems.manipulation import AMOUNT, ETA, FRAMES, GUIDANCE, ROUNDS, STEPS, N
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,12 +25,13 @@ _OUT, _RUN = "Output", "Model and machine"
 Picture = Annotated[
     Path | None, typer.Argument(help="A picture.", metavar="IMAGE", show_default=False)
 ]
-Steps = Annotated[int | None, typer.Option(help="Steps to noise, and back; 100 unless said.")]
+Steps = Annotated[int | None, typer.Option(help=f"Steps to noise, and back; {STEPS} unless said.")]
 Guidance = Annotated[
-    float | None, typer.Option(help="How closely to follow CLIP; 1, freely, unless said.")
+    float | None,
+    typer.Option(help=f"How closely to follow CLIP, 1 = freely; {GUIDANCE:g} unless said."),
 ]
 Rounds = Annotated[
-    int | None, typer.Option(help="Corrections of a step to noise at most; 4 unless said.")
+    int | None, typer.Option(help=f"Corrections of a step to noise at most; {ROUNDS} unless said.")
 ]
 Like = Annotated[Path | None, typer.Option(help="Repeat a picture; other flags change it.")]
 Form = Annotated[
@@ -59,10 +61,12 @@ Dtype = Annotated[
 
 def vary(
     image: Picture = None,
-    n: Annotated[int | None, typer.Option("--n", "-n", help="How many; 4 unless said.")] = None,
+    n: Annotated[int | None, typer.Option("--n", "-n", help=f"How many; {N} unless said.")] = None,
     eta: Annotated[
         float | None,
-        typer.Option(help="Fresh noise at each step: 0 is the picture itself, 1 goes far."),
+        typer.Option(
+            help=f"Fresh noise at each step, 0 = the picture itself; {ETA:g} unless said."
+        ),
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture i uses seed + i; -1 or none = random.")
@@ -84,7 +88,7 @@ def vary(
     For example: suffuse vary cat.png --n 4 --eta 1
     """
     said = {"image": image, "n": n, "eta": eta, "seed": seed}
-    asked, origin = _asked("vary", {"n": 4}, said, (steps, guidance, rounds), like)
+    asked, origin = _asked("vary", {"n": N}, said, (steps, guidance, rounds), like)
     _Run(asked, form, output, overwrite)(model, device, dtype, origin)
 
 
@@ -93,7 +97,9 @@ def blend(
     other: Annotated[
         Path | None, typer.Argument(help="Another.", metavar="OTHER", show_default=False)
     ] = None,
-    frames: Annotated[int | None, typer.Option(help="How many pictures; 9 unless said.")] = None,
+    frames: Annotated[
+        int | None, typer.Option(help=f"How many pictures; {FRAMES} unless said.")
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(help="Begin all with this seed's noise, and not with the pictures' own."),
@@ -118,7 +124,7 @@ def blend(
 
     shares = None if frames is None else evenly(frames, 1.0)
     said = {"image": image, "other": other, "shares": shares, "seed": seed}
-    usual = {"shares": evenly(9, 1.0)}
+    usual = {"shares": evenly(FRAMES, 1.0)}
     asked, origin = _asked("blend", usual, said, (steps, guidance, rounds), like)
     _Run(asked, form, output, overwrite)(model, device, dtype, origin)
 
@@ -130,7 +136,7 @@ def edit(
     ] = None,
     after: Annotated[str | None, typer.Option("--to", help="What it shall show.")] = None,
     amount: Annotated[
-        float | None, typer.Option(help="How far to go, 0 to 1; 0.4 unless said.")
+        float | None, typer.Option(help=f"How far to go, 0 to 1; {AMOUNT:g} unless said.")
     ] = None,
     frames: Annotated[
         int | None, typer.Option(help="So many pictures on the way; 1, its end, unless said.")
@@ -156,10 +162,10 @@ def edit(
     way = (
         None
         if amount is None and frames is None
-        else evenly(1 if frames is None else frames, 0.4 if amount is None else amount)
+        else evenly(1 if frames is None else frames, AMOUNT if amount is None else amount)
     )
     said = {"image": image, "before": before, "after": after, "shares": way}
-    asked, origin = _asked("edit", {"shares": (0.4,)}, said, (steps, guidance, rounds), like)
+    asked, origin = _asked("edit", {"shares": (AMOUNT,)}, said, (steps, guidance, rounds), like)
     _Run(asked, form, output, overwrite)(model, device, dtype, origin)
 
 

@@ -30,7 +30,7 @@ from suffuse.systems.manipulate import (
     inverted,
     turned,
 )
-from suffuse.systems.manipulation import How
+from suffuse.systems.manipulation import AMOUNT, ETA, How
 
 Attribute = Literal["background", "object"]
 SHOWN = 8  # rows of a sheet
@@ -44,8 +44,8 @@ class Asked:
     """
 
     how: How = HOW
-    eta: float = 1.0
-    amounts: tuple[float, ...] = (0.4,)
+    eta: float = ETA
+    amounts: tuple[float, ...] = (AMOUNT,)
     seed: int = 0
 
 

@@ -20,7 +20,7 @@ from suffuse.diffusion.noise import Noise, slerp
 from suffuse.diffusion.samplers import SAMPLERS, ddim_inverse
 from suffuse.errors import SuffuseError
 from suffuse.systems.generate import to_picture
-from suffuse.systems.manipulation import How, Manipulation, evenly
+from suffuse.systems.manipulation import AMOUNT, ETA, FRAMES, How, Manipulation, N, evenly
 from suffuse.systems.request import open_picture
 from suffuse.systems.unclip_decoder import Decoder, fitted
 
@@ -63,8 +63,8 @@ def _quiet() -> None: ...
 def vary(
     system: System,
     image: Picture,
-    n: int = 1,
-    eta: float = 1.0,
+    n: int = N,
+    eta: float = ETA,
     *,
     seed: int | None = None,
     how: How = HOW,
@@ -80,7 +80,7 @@ def blend(
     system: System,
     image: Picture,
     other: Picture,
-    frames: int = 9,
+    frames: int = FRAMES,
     *,
     seed: int | None = None,
     how: How = HOW,
@@ -98,7 +98,7 @@ def edit(
     image: Picture,
     before: str,
     after: str,
-    amount: float = 0.4,
+    amount: float = AMOUNT,
     *,
     how: How = HOW,
 ) -> Image:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from suffuse.systems.request import Picture
 
 Kind = Literal["vary", "blend", "edit"]
-STEPS, ROUNDS, GUIDANCE = 100, 4, 1.0
+# Where nothing else is said. `amount` is an edit's, `n` of variations, `frames` of a blend.
+STEPS, GUIDANCE, ROUNDS, ETA, AMOUNT, N, FRAMES = 100, 1.0, 4, 1.0, 0.4, 4, 9
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Manipulation:
     after: str = ""
     shares: tuple[float, ...] = ()
     n: int = 1
-    eta: float = 1.0
+    eta: float = ETA
     seed: int | None = None
     how: How = field(default_factory=How)
 

@@ -58,9 +58,9 @@ class ARPriorPreset:
 AR_PRIORS = {
     "emoji": ARPriorPreset(
         "captions to a CLIP's embeddings",
-        Plan(steps=6000, batch=128, lr=1e-3, cooldown=0.5, weight_decay=0.05),
-        width=256,
-        layers=6,
+        Plan(steps=4000, batch=64, lr=1e-3, cooldown=0.5, weight_decay=0.05),
+        width=128,
+        layers=4,
         heads=4,
     ),
     "toy": ARPriorPreset(

@@ -52,6 +52,11 @@ FORMATS = (
     _f("latent diffusion (single file)", _UNET, "first_stage_model."),
     _f("latent diffusion U-Net (single file)", _UNET),
     # One network alone.
+    _f("Karlo's prior (original)", "model.prd_emb", "model.clip_img_proj.", component="prior"),
+    _f("Karlo's decoder (original)", "model.clip_tok_proj.", component="decoder"),
+    _f("Karlo's up-sampler (original)", "model_first_steps.", component="upsampler"),
+    _f("unCLIP prior (diffusers)", "prd_embedding", "embedding_proj.", component="prior"),
+    _f("unCLIP projection (diffusers)", "clip_extra_context_tokens_proj.", component="text_proj"),
     _f("autoencoder of a single file", "first_stage_model.", component="vae"),
     _f("VQ autoencoder (original)", "encoder.down.0.", "quantize.embed", component="vae"),
     _f("VAE (original)", "encoder.down.0.", "decoder.up.0.", component="vae"),

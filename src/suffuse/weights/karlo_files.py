@@ -6,6 +6,7 @@ Karlo's: its schedules, and that it draws 64 x 64 pixels and enlarges them to 25
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -84,7 +85,7 @@ def _only(folder: Path, pattern: str) -> Path | None:
     return found[0] if found else None
 
 
-def _sampling(said: dict[str, object]) -> Sampling:
+def _sampling(said: Mapping[str, object]) -> Sampling:
     return from_config({"_class_name": "UnCLIPScheduler", **said})
 
 
