@@ -85,7 +85,7 @@ class PriorStage:
         with torch.no_grad():
             out = self.clip.text(ids)
         text = nn.functional.normalize(out.pooled, dim=1)
-        return Cond(text, out.last, counted(ids, self.clip.text.config.eos))
+        return Cond(text, out.last, counted(ids, self.text.tokenizer.eos))
 
     @torch.no_grad()
     def score(self, nets: nn.ModuleDict) -> float | None:
