@@ -6,6 +6,7 @@ from pathlib import Path
 
 import karlo_tiny
 import pytest
+import sight
 from PIL import Image
 
 from suffuse.systems.metadata import read_parameters
@@ -36,3 +37,23 @@ def test_what_it_cannot_do_is_one_line(run, folder, tmp_path):
     assert "has no image encoder, so it cannot vary an image" in " ".join(ended.err.split())
     assert "Traceback" not in ended.err
     assert not list(tmp_path.glob("outputs/*"))
+
+
+def test_a_decoder_of_pixels_is_trained_and_varies(run, tmp_path):
+    sight.saved(tmp_path / "clip")
+    asked = ["train", "decoder", "-o", "run", "--preset", "toy-pixels"]
+    ended = run(*asked, "--clip", "clip", "--steps", 1)
+    assert ended.status == 0, ended.err
+    sight.picture(1).save(tmp_path / "blobs.png")
+    ended = run("generate", "--image", "blobs.png", "--model", "run/model", "-o", "other.png")
+    assert ended.status == 0, ended.err
+    with Image.open(tmp_path / "other.png") as picture:
+        assert picture.size == (16, 16)
+
+
+def test_options_of_the_other_decoder_are_refused(run, tmp_path):
+    for preset, given in (("toy-pixels", ["--model", "x"]), ("toy", ["--upsampler", "x"])):
+        ended = run("train", "decoder", "-o", "run", "--preset", preset, *given)
+        assert ended.status == 2
+        assert f"{given[0]} is not for the preset {preset}" in " ".join(ended.err.split())
+    assert not (tmp_path / "run").exists()

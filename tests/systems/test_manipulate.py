@@ -109,7 +109,7 @@ def test_a_latent_model_gives_back_what_its_autoencoder_does():
     config = model.parts.unet_config
     torch.manual_seed(0)
     decoder = LatentDecoder(model, ImageProjection(4, config.context, config.embedding))
-    system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image, upsampler=None)
+    system = SimpleNamespace(decoder=decoder, embed_image=SYSTEM.embed_image, upsamplers=())
     one = Image.fromarray(World().scene_at(1, split="test").draw())
     want = levels(decoder.picture(decoder.encode(one)))
     how = How(steps=6, rounds=6)

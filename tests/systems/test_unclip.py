@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import deviation
 
 import suffuse
@@ -22,6 +24,9 @@ from suffuse.systems import together
 from suffuse.systems.request import Request
 from suffuse.systems.unclip import UnCLIP
 from suffuse.systems.unclip_load import load_prior
+from suffuse.weights.parts import Place
+from suffuse.weights.unclip import open_karlo
+from suffuse.weights.unclip_pixel import OwnPixelDecoder, write_pixel_decoder
 
 diffusers.logging.set_verbosity_error()
 
@@ -48,6 +53,20 @@ def far(got: Image.Image, want: np.ndarray) -> float:
 def quiet(pipe: diffusers.DiffusionPipeline) -> diffusers.DiffusionPipeline:
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def test_a_decoder_is_saved_as_diffusers_has_it(folder: Path, tmp_path: Path) -> None:
+    parts = open_karlo(folder, Place()).decoder
+    write_pixel_decoder(tmp_path, OwnPixelDecoder(parts), torch.float32)
+    for part in ("decoder", "text_proj"):
+        file = "diffusion_pytorch_model.safetensors"
+        ours, theirs = (load_file(home / part / file) for home in (tmp_path, folder))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+        mine, said = (
+            json.loads((home / part / "config.json").read_text()) for home in (tmp_path, folder)
+        )
+        assert mine == {name: said[name] for name in mine}
 
 
 def test_the_same_pictures_as_diffusers(karlo: UnCLIP) -> None:

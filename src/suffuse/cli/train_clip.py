@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,6 +25,11 @@ from suffuse.cli.train import (
     run_stage,
 )
 from suffuse.cli.train_pixel import chosen_preset
+
+if TYPE_CHECKING:
+    import torch
+
+    from suffuse.training.loop import Stage
 
 
 def clip(
@@ -106,35 +112,54 @@ def decoder(
     prior: Annotated[
         Path | None, typer.Option(help="A folder of `train prior` that goes into the same model.")
     ] = None,
+    upsampler: Annotated[
+        list[Path] | None,
+        typer.Option(help="A folder of `train sr3` that enlarges what pixels it draws; many."),
+    ] = None,
     data: Data = None,
+    stream: Streamed = False,
     steps: Steps = None,
     batch: Batch = None,
     seed: Seed = 0,
     resume: Resume = False,
+    workers: Workers = None,
     debug: Debug = False,
 ) -> None:
-    """unCLIP's decoder: a text-to-image model that also draws what a CLIP saw.
+    """unCLIP's decoder: a text-to-image model that also draws what a CLIP saw, or one of pixels.
 
     OUTPUT holds checkpoints, samples, curves, and at the end model/, for `vary`, `blend` and
     `edit`; with a prior also for `generate --model`.
     """
-    from suffuse.training.unclip_presets import DECODERS
-    from suffuse.training.unclip_stages import decoder_stage
+    from suffuse.training.unclip_presets import DECODERS, PixelDecoderPreset
 
-    chosen = chosen_preset(DECODERS, preset, config, planning=(steps, batch, 0, data))
-    asked = {"stage": "decoder", "preset": preset, "clip": clip, "model": model, "data": data}
-    asked["prior"] = None if prior is None else str(prior)
-    run_stage(
-        lambda told, device: decoder_stage(
-            chosen,
-            output,
-            seed,
-            clip=clip,
-            model=model,
-            prior=prior,
-            data=data,
-            device=device,
-            note=told,
-        ),
-        Asked(chosen, asked, output, seed, resume),
-    )
+    pixels, behind = isinstance(DECODERS.get(preset), PixelDecoderPreset), upsampler or []
+    _refuse(preset, {"--model": model} if pixels else {"--upsampler": behind, "--stream": stream})
+    planning = (steps, batch, workers if pixels else 0, data)
+    chosen = chosen_preset(DECODERS, preset, config, planning=planning)
+    asked: dict[str, Any] = {"clip": clip, "prior": prior, "data": data}
+    asked |= {"upsamplers": behind, "streaming": stream} if pixels else {"model": model}
+
+    def make(told: Callable[[str], None], device: torch.device) -> Stage:
+        if pixels:
+            from suffuse.training.unclip_pixel_stage import pixel_decoder_stage
+
+            return pixel_decoder_stage(chosen, seed, **asked, device=device)
+        from suffuse.training.unclip_stages import decoder_stage
+
+        return decoder_stage(chosen, output, seed, **asked, device=device, note=told)
+
+    words = {"stage": "decoder", "preset": preset, **asked, "prior": prior and str(prior)}
+    words["upsamplers"] = [str(folder) for folder in behind]
+    run_stage(make, Asked(chosen, words, output, seed, resume))
+
+
+def _refuse(preset: str, given: dict[str, object]) -> None:
+    """Raises SuffuseError for an option that is for decoders of the other kind."""
+    from suffuse.errors import SuffuseError
+
+    for name, value in given.items():
+        if value:
+            raise SuffuseError(
+                f"{name} is not for the preset {preset}: decoders of latents begin as a --model, "
+                "those of pixels take --upsampler and --stream"
+            )

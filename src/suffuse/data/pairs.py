@@ -24,6 +24,7 @@ class Shrinking:
     blurred: share of the low resolutions that are blurred (2106.15282, section 3), so that a model
         forgives what it is given: pictures of another model, in a cascade
     deviation: of the blur in pixels, drawn evenly in its logarithm
+    worn: share of the low resolutions that went through several things at once, see `data.wear`
 
     Raises SuffuseError for values that make no sense.
     """
@@ -31,10 +32,13 @@ class Shrinking:
     filter: Literal["bicubic", "area"] = "bicubic"
     blurred: float = 0.0
     deviation: tuple[float, float] = (0.4, 0.6)
+    worn: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.blurred <= 1:
-            raise SuffuseError(f"blurred is a share, between 0 and 1, not {self.blurred}")
+        for name in ("blurred", "worn"):
+            if not 0 <= getattr(self, name) <= 1:
+                share = getattr(self, name)
+                raise SuffuseError(f"{name} is a share, between 0 and 1, not {share}")
         if not 0 < self.deviation[0] <= self.deviation[1] <= 1:
             raise SuffuseError(f"deviation must rise within (0, 1], not {self.deviation}")
 

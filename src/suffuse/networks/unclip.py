@@ -66,20 +66,29 @@ class ImageProjection(nn.Module):
 class TextProjection(nn.Module):
     """Karlo's doors: those of the image, and the caption's, which were a transformer's in GLIDE.
 
-    diffusers calls it UnCLIPTextProjModel. D is the width of embeddings and of token states alike.
+    diffusers calls it UnCLIPTextProjModel. D is the width of embeddings, and that of token states S
+    unless `states` says another. `scale` multiplies both embeddings, as in `ImageProjection`.
     """
 
-    def __init__(self, embedding: int, context: int, time: int, tokens: int = 4):
+    def __init__(
+        self,
+        embedding: int,
+        context: int,
+        time: int,
+        tokens: int = 4,
+        states: int | None = None,
+        scale: float = 1.0,
+    ):
         super().__init__()
-        self.image = ImageProjection(embedding, context, time, tokens)
+        self.image = ImageProjection(embedding, context, time, tokens, scale)
         self.vector = nn.Linear(embedding, time)
-        self.states = nn.Linear(embedding, context)
+        self.states = nn.Linear(states or embedding, context)
         self.norm = nn.LayerNorm(context)
 
     def forward(self, z: Tensor, text: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
-        """Image and text embeddings z and text (B, D), states of a caption's tokens (B, L, D) ->
+        """Image and text embeddings z and text (B, D), states of a caption's tokens (B, L, S) ->
         tokens (B, N + L, W), the image's first, and vector (B, E)."""
         tokens, vector = self.image(z)
         text, states = (part.to(self.vector.weight.dtype) for part in (text, states))
         words = self.norm(self.states(states))  # (B, L, W)
-        return torch.cat((tokens, words), dim=1), vector + self.vector(text)
+        return torch.cat((tokens, words), dim=1), vector + self.vector(text * self.image.scale)

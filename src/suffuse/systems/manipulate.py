@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from suffuse.systems.request import Picture
-    from suffuse.systems.unclip_upsampler import Upsampler
+    from suffuse.systems.unclip_upsampler import Enlarger, Upsampler
 
 SAME = 1e-6  # length of a difference of captions that is none
 NEAR = 1e-3  # see `ddim_inverse`
@@ -42,7 +42,7 @@ class System(Protocol):
     @property
     def decoder(self) -> Decoder: ...
     @property
-    def upsampler(self) -> Upsampler | None: ...
+    def upsamplers(self) -> tuple[Upsampler | Enlarger, ...]: ...
     def embed_image(self, picture: Image) -> Tensor: ...  # (1, D)
     def embed_text(self, text: str) -> Tensor: ...  # (1, D)
 
@@ -160,9 +160,9 @@ def decoded(
     seeds: Sequence[int] | None = None,
     tick: Tick = _quiet,
 ) -> list[Image]:
-    """The other way, by DDIM, and through the upsampler where there is one.
+    """The other way, by DDIM, and through the upsamplers where there are some.
 
-    seeds: one a picture; of the noise that `eta` above 0 draws, and the upsampler; else 0
+    seeds: one a picture; of the noise that `eta` above 0 draws, and of upsamplers; else 0
     """
     decoder, x = system.decoder, pair.noise
     noise = Noise(seeds or [0] * len(x), tuple(x.shape[1:]), x.device, x.dtype)
@@ -170,9 +170,11 @@ def decoded(
     for step in SAMPLERS["ddim"](denoiser, x, decoder.grid(how.steps), noise, eta=eta):
         x = step.x
         tick()
-    if system.upsampler is None:
+    if not system.upsamplers:
         return [decoder.picture(row[None]) for row in x]
-    return [to_picture(row) for row in system.upsampler.upscale(x.clamp(-1, 1), list(noise.seeds))]
+    for upsampler in system.upsamplers:
+        x = upsampler.upscale(x.clamp(-1, 1), list(noise.seeds))
+    return [to_picture(row) for row in x]
 
 
 def difference(system: System, before: str, after: str) -> Tensor:

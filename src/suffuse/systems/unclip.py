@@ -27,7 +27,7 @@ from suffuse.systems.request import Progress, Request
 from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, PixelDecoder
 from suffuse.systems.unclip_door import NoisedEmbedding
 from suffuse.systems.unclip_prior import Embedder, Prior
-from suffuse.systems.unclip_upsampler import Upsampler
+from suffuse.systems.unclip_upsampler import Enlarger, Upsampler
 from suffuse.weights.parts import Defaults, Info
 from suffuse.weights.scheduler import Sampling
 
@@ -45,14 +45,14 @@ _OTHERS = ("loras", "embeddings", "clip_skip", "mask", "rescale", "guidance_inte
 class UnCLIP:
     """The whole stack; it holds no state between calls.
 
-    prior: None for one that only varies pictures. Raises SuffuseError where the prior's embeddings
-    are not the decoder's.
+    prior: None for one that only varies pictures;  upsamplers: one after another. Raises
+    SuffuseError where the prior's embeddings are not the decoder's.
     """
 
     embedder: Embedder
     decoder: PixelDecoder | LatentDecoder
     prior: Prior | None = None
-    upsampler: Upsampler | None = None
+    upsamplers: tuple[Upsampler | Enlarger, ...] = ()
     info: Info = _UNNAMED
     defaults: Defaults = field(default_factory=Defaults)
 
@@ -104,7 +104,7 @@ class UnCLIP:
     @property
     def size(self) -> tuple[int, int]:
         """Width and height of its pictures, in pixels."""
-        return self.decoder.size if self.upsampler is None else self.upsampler.size
+        return self.upsamplers[-1].size if self.upsamplers else self.decoder.size
 
     @property
     def factor(self) -> int:
@@ -131,8 +131,8 @@ class UnCLIP:
                 found.append(decoder.projection)
         if self.prior is not None:
             found.append(self.prior.parts.network)
-        if self.upsampler is not None:
-            found += [self.upsampler.parts.first, self.upsampler.parts.last]
+        for upsampler in self.upsamplers:
+            found += upsampler.networks
         return [net for net in found if net is not None]
 
     # ---- requests ------------------------------------------------------------------------------
@@ -199,8 +199,7 @@ class UnCLIP:
         grid = self._grid(requests[0])
         stages = [grid] if varied else [self._prior().grid, grid]
         blur = _Blur(self.decoder, varied)
-        if self.upsampler is not None:
-            stages.append(self.upsampler.grid)
+        stages += [upsampler.grid for upsampler in self.upsamplers]
         return Job(
             requests,
             self.decoder.shape if varied else self._prior().shape,
@@ -237,8 +236,10 @@ class UnCLIP:
             z = self.embedder.images([image for image in images if image is not None])
         for step in self._decode(requests, blur(z), x, grid, noise):
             yield step
-        if self.upsampler is not None:
-            yield from self.upsampler.sample(step.x.clamp(-1, 1), noise)
+        for upsampler in self.upsamplers:
+            low = step.x.clamp(-1, 1)
+            for step in upsampler.sample(low, noise):
+                yield step
 
     def _decode(
         self, requests: Sequence[Request], z: Tensor, x: Tensor, grid: Grid, noise: Noise

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.packing import pack
 from suffuse.systems.latent import LatentDiffusion, choose_device, choose_dtype
+from suffuse.systems.sr3 import SuperResolution
 from suffuse.systems.unclip import UnCLIP
 from suffuse.systems.unclip_decoder import LatentDecoder, PixelDecoder
 from suffuse.systems.unclip_door import NoisedEmbedding
 from suffuse.systems.unclip_prior import Embedder, Prior
-from suffuse.systems.unclip_upsampler import Upsampler
+from suffuse.systems.unclip_upsampler import Enlarger, Upsampler
 from suffuse.weights.clip import ClipParts
 from suffuse.weights.folder import INDEX, read_json
 from suffuse.weights.karlo_files import is_karlo, open_karlo_files
 from suffuse.weights.load import locate_source
 from suffuse.weights.parts import Defaults, Place
+from suffuse.weights.pixel import PixelModel
 from suffuse.weights.scheduler import from_config
 from suffuse.weights.stable_unclip import STABLE, StableUnclipParts, open_stable_unclip
 from suffuse.weights.tensorfile import show
@@ -28,6 +32,7 @@ from suffuse.weights.unclip import (
     KANDINSKY_PRIOR,
     KARLO,
     KarloParts,
+    PixelDecoderParts,
     PriorParts,
     Towers,
     UpsamplerParts,
@@ -95,7 +100,7 @@ def load_prior(
         return Prior(_packed(prior), Embedder(towers))
     if name == UNCLIP:
         clip = open_own_clip(folder, place)
-        return _used(open_own_prior(folder, place), Embedder(_towers(clip)))
+        return _used(open_own_prior(folder, place), Embedder(towers_of(clip)))
     found = open_unclip(folder, place).prior
     if found is None:
         raise SuffuseError(f"{folder}: has no prior")
@@ -126,12 +131,11 @@ def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
 def karlo(parts: KarloParts) -> UnCLIP:
     """The system of a Karlo's parts."""
     embedder = Embedder(parts.towers)
-    decoder = replace(parts.decoder, unet=pack(parts.decoder.unet))
     return UnCLIP(
         embedder,
-        PixelDecoder(decoder, embedder),
+        PixelDecoder(_unet_packed(parts.decoder), embedder),
         None if parts.prior is None else Prior(_packed(parts.prior), embedder),
-        None if parts.upsampler is None else Upsampler(_both(parts.upsampler)),
+        () if parts.upsampler is None else (Upsampler(_both(parts.upsampler)),),
         parts.info,
     )
 
@@ -152,18 +156,36 @@ def stable_unclip(parts: StableUnclipParts, noise_level: int = 0) -> UnCLIP:
 
 def own_unclip(parts: OwnParts) -> UnCLIP:
     """The system of a model of this project's making."""
-    base, embedder = parts.base, Embedder(_towers(parts.clip))
-    packed = replace(base, unet=pack(base.unet), autoencoder=pack(base.autoencoder))
+    embedder = Embedder(towers_of(parts.clip))
+    decoder: LatentDecoder | PixelDecoder
+    if isinstance(parts.decoder, PixelDecoderParts):
+        decoder = PixelDecoder(_unet_packed(parts.decoder), embedder)
+    else:
+        base = parts.decoder.base
+        packed = replace(base, unet=pack(base.unet), autoencoder=pack(base.autoencoder))
+        decoder = LatentDecoder(LatentDiffusion(packed), parts.decoder.projection)
     return UnCLIP(
         embedder,
-        LatentDecoder(LatentDiffusion(packed), parts.projection),
+        decoder,
         None if parts.prior is None else _used(parts.prior, embedder),
-        info=parts.info,
-        defaults=parts.defaults,
+        _cascade(parts.upsamplers, decoder.size),
+        parts.info,
+        parts.defaults,
     )
 
 
-def _towers(clip: ClipParts) -> Towers:
+def _cascade(models: Iterable[PixelModel[Any]], size: tuple[int, int]) -> tuple[Enlarger, ...]:
+    """Upscalers one behind another; size: width and height of what the first is given."""
+    made: list[Enlarger] = []
+    for model in models:
+        system = SuperResolution(replace(model, unet=pack(model.unet)))
+        made.append(Enlarger(system, size))
+        size = made[-1].size
+    return tuple(made)
+
+
+def towers_of(clip: ClipParts) -> Towers:
+    """The towers of a CLIP whose embeddings are brought to length 1."""
     return Towers(clip.model.text, clip.tokenizer, clip.model.image, clip.prepare, unit=True)
 
 
@@ -176,6 +198,10 @@ def _used(prior: OwnPrior, embedder: Embedder) -> Prior:
 
 def _packed(prior: PriorParts) -> PriorParts:
     return replace(prior, network=pack(prior.network))
+
+
+def _unet_packed(decoder: PixelDecoderParts) -> PixelDecoderParts:
+    return replace(decoder, unet=pack(decoder.unet))
 
 
 def _both(parts: UpsamplerParts) -> UpsamplerParts:

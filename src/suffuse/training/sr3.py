@@ -1,4 +1,5 @@
-"""SR3's stage: squares of pictures and the low resolution made of them."""
+"""SR3's stage, and that of up-samplers like ADM's: squares of pictures and the low resolution made
+of them."""
 
 from __future__ import annotations
 
@@ -12,12 +13,13 @@ from torch import Tensor, nn
 
 from suffuse.data.pairs import Shrinking, blurred, crops, shrink
 from suffuse.data.stream import EmojiStream, Stream
+from suffuse.data.wear import worn
 from suffuse.diffusion.schedule import Level
-from suffuse.diffusion.timesteps import piecewise_uniform, spread
+from suffuse.diffusion.timesteps import piecewise_uniform, spread, to_steps
 from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.families import initialise
-from suffuse.networks.pixel import sr3
+from suffuse.networks.pixel import SR3Config, adm, sr3
 from suffuse.systems.generate import pixels
 from suffuse.systems.sr3 import SuperResolution
 from suffuse.training.autoencoder import contact_sheet
@@ -120,12 +122,18 @@ class SR3Stage:
             # A sequence of its own for each picture, whatever process it is prepared by.
             rng = np.random.default_rng((seed, step, row))
             image = pixels(crops(picture[None], self.crop, self.system.factor, rng), 3)
-            low = shrink(image, self.system.factor, shrinking.filter)
-            cut.append(Batch(image, blurred(low, shrinking, rng)))
+            low = blurred(shrink(image, self.system.factor, shrinking.filter), shrinking, rng)
+            if rng.random() < shrinking.worn:
+                low = worn(image, self.system.factor, rng)
+            cut.append(Batch(image, low))
         return Batch(*map(torch.cat, zip(*cut)))
 
     def _level(self, places: Tensor) -> Level:
-        return piecewise_uniform(places, self.system.schedule)
+        """As the network is told them: between the steps, or the steps themselves."""
+        schedule, config = self.system.schedule, self.system.model.config
+        if isinstance(config, SR3Config) and config.continuous:
+            return piecewise_uniform(places, schedule)
+        return schedule.at(to_steps(places, schedule.T))
 
     def _of(self, nets: nn.ModuleDict) -> SuperResolution:
         unet: Any = nets["unet"].eval()
@@ -158,7 +166,8 @@ def sr3_stage(
         raise SuffuseError(f"crop {preset.crop} is not divisible by the factor, {factor}")
     stream, held_out = _streams(preset, data, streaming)
     torch.manual_seed(seed)
-    unet = initialise(sr3(preset.unet))
+    config = preset.unet
+    unet = initialise(sr3(config) if isinstance(config, SR3Config) else adm(config))
     channels_last(unet)
     if init is not None:
         take(unet, open_pixel(init).unet, init, "U-Net")

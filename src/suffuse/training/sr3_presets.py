@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from suffuse.data.emoji import World
 from suffuse.data.pairs import Shrinking
 from suffuse.data.preprocess import Preprocess
-from suffuse.networks.pixel import SR3Config
+from suffuse.networks.pixel import ADMConfig, SR3Config
 from suffuse.training.plan import Plan
 from suffuse.training.presets import GOAL, Target
 from suffuse.weights.pixel import Enlarging, Inference
@@ -42,7 +43,7 @@ class SR3Preset:
     preprocessing's size."""
 
     about: str
-    unet: SR3Config
+    unet: SR3Config | ADMConfig
     plan: Plan
     enlarging: Enlarging
     crop: int  # pixels of the square that is trained on, and of a tile
@@ -71,6 +72,40 @@ _PLAN = Plan(
     sample_every=5000,
 )
 _DRAWN = Inference(100, "linear", 1e-4, 0.1)
+
+# unCLIP's up-samplers are ADM's U-Net without attention and class, told eps (2204.06125, section
+# 2.1 and table 3). Both of its schedules are drawn from by DDIM.
+_COSINE: Mapping[str, Any] = {
+    "_class_name": "DDIMScheduler",
+    "beta_schedule": "squaredcos_cap_v2",
+    "clip_sample": True,
+    "timestep_spacing": "trailing",
+}
+_LINEAR: Mapping[str, Any] = {
+    **_COSINE,
+    "beta_schedule": "linear",
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+}
+
+
+def _convolutions(*channels: int, blocks: int, dropout: float = 0.0) -> ADMConfig:
+    none = (False,) * len(channels)
+    return ADMConfig(
+        in_channels=6,
+        out_channels=3,
+        width=channels[0],
+        channels=channels,
+        blocks=blocks,
+        attends=none,
+        heads=(1,) * len(channels),
+        mid_attention=False,
+        dropout=dropout,
+    )
+
+
+# The paper leaves open warm-up, beta1 and how many low resolutions are harmed, and how much.
+_UNCLIP = replace(_PLAN, batch=1024, lr=1.2e-4, warmup=1, clip=math.inf, precision="bfloat16")
 
 SR3S = {
     "emoji": SR3Preset(
@@ -173,5 +208,55 @@ SR3S = {
         target=Target(
             "FID 5.2, IS 180.1", "64 TPU v3 chips, a million steps", "2104.07636, table 2"
         ),
+    ),
+    "unclip-emoji": SR3Preset(
+        "behind `train decoder --preset emoji64`, 64 -> 128 px",
+        _convolutions(32, 64, 128, blocks=1),
+        Plan(steps=4000, batch=16, lr=5e-4, cooldown=0.4, ema=0.998),
+        Enlarging(2),
+        crop=32,
+        data="emoji",
+        shrinking=Shrinking(blurred=0.5),
+        power=2,
+        scheduler=dict(_COSINE),
+        steps=10,
+    ),
+    "unclip-toy": SR3Preset(
+        "behind `train decoder --preset toy-pixels`, to try things with",
+        _convolutions(32, 32, blocks=1),
+        Plan(steps=4, batch=4, warmup=1, ema=0.9, save_every=4, sample_every=4),
+        Enlarging(2),
+        crop=16,
+        data="emoji",
+        world=World(objects=8),
+        preprocess=Preprocess(size=32),
+        shrinking=Shrinking(blurred=0.5),
+        power=2,
+        scheduler=dict(_COSINE),
+        steps=2,
+    ),
+    "dalle2-256": SR3Preset(
+        "DALL-E 2's first, 700 M, 64 -> 256 px",
+        _convolutions(320, 640, 960, 1280, blocks=3, dropout=0.1),
+        _UNCLIP,
+        Enlarging(4),
+        crop=64,
+        preprocess=Preprocess(size=256),
+        shrinking=Shrinking(blurred=1.0),
+        power=2,
+        scheduler=dict(_COSINE),
+        steps=27,
+    ),
+    "dalle2-1024": SR3Preset(
+        "DALL-E 2's second, 300 M, 256 -> 1024 px",
+        _convolutions(192, 192, 384, 384, 768, 768, blocks=2),
+        replace(_UNCLIP, batch=512, lr=1e-4),
+        Enlarging(4),
+        crop=256,
+        preprocess=Preprocess(size=1024),
+        shrinking=Shrinking(worn=1.0),
+        power=2,
+        scheduler=dict(_LINEAR),
+        steps=15,
     ),
 }

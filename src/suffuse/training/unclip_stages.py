@@ -21,7 +21,7 @@ from suffuse.networks.prior import DiffusionPrior, PriorConfig
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.unclip_decoder import LatentDecoder
+from suffuse.systems.unclip_decoder import Decoder, LatentDecoder
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.checkpoint import checkpoints
 from suffuse.training.embedded import (
@@ -37,11 +37,10 @@ from suffuse.training.embedded import (
 from suffuse.training.encode import Note, fingerprint
 from suffuse.training.finetune import own_size
 from suffuse.training.loop import train
-from suffuse.training.reading import GRID
 from suffuse.training.stages import opened
 from suffuse.training.tuning import Adapters
 from suffuse.training.unclip import DecoderStage, PriorStage
-from suffuse.training.unclip_presets import DecoderPreset, PriorPreset
+from suffuse.training.unclip_presets import DecoderPreset, PixelDecoderPreset, PriorPreset
 from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.load import open_parts
 from suffuse.weights.parts import Place
@@ -172,7 +171,7 @@ def decoder_stage(
         begun = bool(checkpoints(output / "lesson"))
         train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
         note(f"{lesson.explained:.0%} of it is learnt")
-    carried = None if prior is None else _carried(prior, seeing, Place(device))
+    carried = None if prior is None else carried_prior(prior, seeing, Place(device))
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         given: Any = nets
@@ -188,8 +187,10 @@ def decoder_stage(
         save_unclip(folder, Named(clip, seeing.info.hash()), carried, made)
 
     def sample(projection: ImageProjection, path: Path) -> None:
-        decoder = LatentDecoder(LatentDiffusion(parts), projection)
-        _sheet(decoder, found if held_out is None else held_out, preset, path)
+        shown = found if held_out is None else held_out
+        z, latents = shown.z[:SHOWN].float(), shown.latents[:SHOWN].float()
+        given = (latents - parts.latent_shift) * parts.latent_scale
+        sheet(LatentDecoder(LatentDiffusion(parts), projection), given, z, preset, path)
 
     return DecoderStage(
         Adapters(parts, preset.lora),
@@ -207,25 +208,26 @@ def decoder_stage(
 
 
 class LessonStage:
-    """An embedding's tokens are to be what the text encoder says of each ninth of the picture.
+    """An embedding's tokens are to be what the text encoder says of the picture.
 
-    The plainest caption's last nine states name what stands in the ninths (`training.reading`), in
-    a form that the U-Net has learnt to use: a projection that begins there draws at once.
+    Of the plainest caption, that is, and as many as its window has. The U-Net has learnt to draw by
+    these: a projection that begins there draws at once.
     """
 
     def __init__(self, projection: ImageProjection, data: EmbeddedSet, tower: ClipText):
-        if projection.count != GRID * GRID:
-            raise SuffuseError(f"a lesson is for {GRID * GRID} tokens, not {projection.count}")
+        window = data.ids.shape[2]
+        if projection.count != window:
+            raise SuffuseError(f"a lesson is for {window} tokens, not {projection.count}")
         self.projection, self.data = projection, data
         self.explained = 0.0  # of what differs between pictures
         self.nets = nn.ModuleDict({"projection": projection})
         device = tower.token.weight.device
         with torch.no_grad():
             said = [
-                tower(ids.long().to(device), pool=False).last[:, -GRID * GRID :].half().cpu()
+                tower(ids.long().to(device), pool=False).last.half().cpu()
                 for ids in data.ids[:, 0].split(AT_ONCE)  # the plainest
             ]
-        self.said = torch.cat(said)  # (N, 9, width)
+        self.said = torch.cat(said)  # (N, window, width)
 
     def batch(
         self, step: int, size: int, seed: int, rows: slice | None = None
@@ -269,7 +271,8 @@ class _Source:
         return of_folder(self.pictures, self.seed)
 
 
-def _carried(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+def carried_prior(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
+    """The prior that goes into a decoder's folder. Raises SuffuseError for another CLIP's."""
     named_in(index_of(prior), "clip", prior).check(clip.info, prior, "CLIP")
     return open_own_prior(prior, place)
 
@@ -288,17 +291,16 @@ def _mixed(found: EmbeddedSet) -> Batch:
 
 
 @torch.no_grad()
-def _sheet(
-    decoder: LatentDecoder, shown: Batch | EmbeddedSet, preset: DecoderPreset, path: Path
+def sheet(
+    decoder: Decoder,
+    given: Tensor,
+    z: Tensor,
+    preset: DecoderPreset | PixelDecoderPreset,
+    path: Path,
 ) -> None:
-    """Pictures as the autoencoder gives them back, above what the decoder draws of their
-    embeddings."""
-    parts = decoder.model.parts
-    z, latents = shown.z[:SHOWN].float(), shown.latents[:SHOWN].float()
-    denoiser = decoder.denoiser(z, [""] * len(z), preset.guidance)
-    noise = Noise(range(len(z)), latents.shape[1:])
-    grid = decoder.grid(preset.steps)
-    *_, last = ddim(denoiser, noise().to(decoder.model.device), grid, noise)
-    given = (latents - parts.latent_shift) * parts.latent_scale
+    """Pictures, of whose x0 are `given`, above what the decoder draws of their embeddings z."""
+    denoiser, grid = decoder.denoiser(z, [""] * len(z), preset.guidance), decoder.grid(preset.steps)
+    noise = Noise(range(len(z)), given.shape[1:], grid.alpha.device)
+    *_, last = ddim(denoiser, noise() * grid.start, grid, noise)
     rows = [[np.asarray(decoder.picture(x[None])) for x in each] for each in (given, last.x)]
     contact_sheet([np.stack(row) for row in rows], path)

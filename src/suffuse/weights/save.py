@@ -53,8 +53,8 @@ def save_parts(
     def write(fresh: Path) -> None:
         unet = unet_json(parts.unet_config, parts.latent_size)
         text = text_json(parts.text.config, parts.tokenizer.bos, parts.tokenizer.pad)
-        _component(fresh / "unet", unet, parts.unet, DIFFUSERS_UNET, dtype)
-        _component(fresh / "text_encoder", text, parts.text, HF_CLIP_TEXT, dtype, "model")
+        write_component(fresh / "unet", unet, parts.unet, DIFFUSERS_UNET, dtype)
+        write_component(fresh / "text_encoder", text, parts.text, HF_CLIP_TEXT, dtype, "model")
         _vae(fresh, parts.autoencoder, dtype, parts)
         write_tokenizer(fresh / "tokenizer", parts.tokenizer)
         scheduler = parts.sampling.config
@@ -103,7 +103,7 @@ def save_pixel(
     said["upscale"] = None if model.enlarging is None else plain(model.enlarging)
 
     def write(fresh: Path) -> None:
-        _component(fresh / "unet", config, model.unet, keys, dtype)
+        write_component(fresh / "unet", config, model.unet, keys, dtype)
         write_json(fresh / OWN, {name: value for name, value in said.items() if value is not None})
         parts = {"unet": [index[1], index[2]]}
         if model.scheduler:
@@ -165,7 +165,7 @@ def _vae(
     c = autoencoder.config
     scale, shift = (parts.latent_scale, parts.latent_shift) if parts else (1.0, 0.0)
     raw = autoencoder_json(c, scale, shift, (parts.latent_size[0] if parts else 64) * c.factor)
-    _component(folder / "vae", raw, autoencoder, DIFFUSERS_VAE, dtype)
+    write_component(folder / "vae", raw, autoencoder, DIFFUSERS_VAE, dtype)
     said = {**(own or {}), **(asdict(parts.defaults) if parts else {})}
     said["patch"] = c.patch if c.patch > 1 else None
     said["shortcut"] = c.shortcut or None
@@ -188,7 +188,7 @@ def _index(text: str, scheduler: str, vae: str) -> dict[str, Any]:
     }
 
 
-def _component(
+def write_component(
     folder: Path,
     config: Mapping[str, Any],
     network: nn.Module,
@@ -196,6 +196,7 @@ def _component(
     dtype: torch.dtype,
     stem: str = "diffusion_pytorch_model",
 ) -> None:
+    """The folder of one network in diffusers' layout."""
     write_json(folder / "config.json", config)
     weights = export(network, keys, dtype)
     save_file(weights, folder / f"{stem}.safetensors", metadata={"format": "pt"})

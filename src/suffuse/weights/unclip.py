@@ -22,7 +22,7 @@ from suffuse.text.tokenizer import Tokenizer, load_tokenizer
 from suffuse.weights.clip import open_clip_image
 from suffuse.weights.clip_input import ClipInput
 from suffuse.weights.containers import find_weights, open_tensors
-from suffuse.weights.fields import Json, check_class, number
+from suffuse.weights.fields import Json, check_class, number, refuse
 from suffuse.weights.folder import INDEX, open_text, read_json
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR, text_projection
@@ -145,7 +145,7 @@ def open_karlo(folder: Path, place: Place, name: str | None = None) -> KarloPart
     Raises SuffuseError naming the file and what is wrong with it.
     """
     check_class(read_json(folder / INDEX), "_class_name", KARLO, str(folder / INDEX))
-    decoder, file = _decoder(folder, place)
+    decoder, file = open_decoder(folder, place)
     prior = open_prior(folder, place) if (folder / "prior").is_dir() else None
     info = Info(name or folder.resolve().name, "diffusers folder", folder, files_of(file))
     return KarloParts(open_towers(folder, place), prior, decoder, _upsampler(folder, place), info)
@@ -209,7 +209,8 @@ def open_sampling(folder: Path) -> Sampling:
         raise SuffuseError(f"{folder / _SCHEDULER}: {problem}") from None
 
 
-def _decoder(folder: Path, place: Place) -> tuple[PixelDecoderParts, TensorFile]:
+def open_decoder(folder: Path, place: Place) -> tuple[PixelDecoderParts, TensorFile]:
+    """The decoder of a folder, Karlo's or ours, and the file of its U-Net. Raises SuffuseError."""
     raw, where, file = _component(folder / "decoder", place)
     config, size = decoder_config(raw, where), number(raw, "sample_size", 64, where)
     sampling = open_sampling(folder / "decoder_scheduler")
@@ -234,7 +235,11 @@ def _projection(folder: Path, decoder: ADMConfig, place: Place) -> TextProjectio
             f"{where}: makes tokens of {context} numbers and a vector of {time}, the decoder reads "
             f"{decoder.context} and {decoder.embedding}"
         )
-    made = lambda: TextProjection(embedding, context, time, tokens)  # noqa: E731
+    # What UnCLIPTextProjModel has no field for, as in our priors.
+    states, scale = number(raw, "suffuse_states", embedding, where), raw.get("suffuse_scale", 1.0)
+    if not isinstance(scale, int | float):
+        refuse(raw, "suffuse_scale", where)
+    made = lambda: TextProjection(embedding, context, time, tokens, states, scale)  # noqa: E731
     return build(made, text_projection(tokens), file, place)
 
 

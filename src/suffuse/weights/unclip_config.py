@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ADMConfig
 from suffuse.networks.prior import PriorConfig
+from suffuse.networks.unclip import TextProjection
 from suffuse.weights.configs import UNET_FIXED, UNET_READ
 from suffuse.weights.fields import Json, check_class, each, honour, number, numbers, refuse, same
 from suffuse.weights.pixel import check_groups
@@ -67,6 +69,38 @@ def decoder_config(raw: Json, where: str) -> ADMConfig:
     )
 
 
+def decoder_json(c: ADMConfig, size: tuple[int, int]) -> dict[str, Any]:
+    """The `decoder/config.json` of a decoder that `decoder_config` can read.
+
+    Raises SuffuseError for a network that UNet2DConditionModel has no fields for.
+    """
+    usual = replace(
+        ADMConfig(),
+        **{name: getattr(c, name) for name in _SAID},
+        width=c.channels[0],
+    )
+    if replace(c, dropout=0.0) != usual or size[0] != size[1] or not c.context:
+        raise SuffuseError(f"cannot save the decoder: diffusers has no fields for {c}")
+    wide = [n // heads for n, heads in zip(c.channels, c.heads)]
+    return {
+        "_class_name": "UNet2DConditionModel",
+        "sample_size": size[0],
+        "in_channels": c.in_channels,
+        "out_channels": c.out_channels,
+        "block_out_channels": list(c.channels),
+        "layers_per_block": c.blocks,
+        "down_block_types": [_DOWN[attends] for attends in c.attends],
+        "up_block_types": [_UP[attends] for attends in reversed(c.attends)],
+        "attention_head_dim": wide[0] if len(set(wide)) == 1 else wide,
+        "cross_attention_dim": c.context,
+        **_DECODER,
+    }
+
+
+# Of an ADM, what differs between decoders.
+_SAID = ("in_channels", "out_channels", "channels", "blocks", "attends", "heads", "context")
+
+
 def upsampler_config(raw: Json, where: str) -> ADMConfig:
     """`config.json` of one of Karlo's super-resolution networks, a UNet2DModel."""
     check_class(raw, "_class_name", ("UNet2DModel",), where)
@@ -115,6 +149,23 @@ def _attends(raw: Json, levels: int, where: str) -> tuple[bool, ...]:
 
 
 # ---- the prior, and the decoder's projections ----------------------------------------------------
+
+
+def projection_json(p: TextProjection) -> dict[str, Any]:
+    """The `text_proj/config.json` of a decoder; diffusers opens it where it has a field for
+    everything."""
+    image, states = p.image, p.states.in_features
+    own = {} if states == image.embedding else {"suffuse_states": states}
+    return {
+        "_class_name": "UnCLIPTextProjModel",
+        "clip_embeddings_dim": image.embedding,
+        "clip_extra_context_tokens": image.count,
+        "cross_attention_dim": image.context,
+        "time_embed_dim": image.time,
+        **own,
+        **({} if image.scale == 1 else {"suffuse_scale": image.scale}),
+    }
+
 
 # Fields of PriorTransformer that make it another network, with its class defaults.
 _PRIOR: dict[str, Any] = {

@@ -4,10 +4,11 @@
     prior/, prior_scheduler/    the prior, as Karlo's folders have it
     image_projection/           what brings embeddings into the decoder's U-Net
     pytorch_lora_weights.safetensors    what the decoder changes of its text-to-image model
+    decoder/ and others         in place of these two a decoder of pixels, see `unclip_pixel`
     suffuse.json                how they are sampled
 
-A decoder is a few megabytes beside a model that somebody has anyway, so that model is named and not
-copied; hashes say whether it is the one.
+A decoder of latents is a few megabytes beside a model that somebody has anyway, so that model is
+named and not copied, and so is the CLIP, of whichever kind; hashes say whether it is the one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.families import SDConfig
@@ -31,19 +31,29 @@ from suffuse.weights.fields import check_class
 from suffuse.weights.folder import INDEX, OWN, read_json
 from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.lora import FILES, Lora, merge_loras, save_lora
-from suffuse.weights.mapping import KeyMap, Row, export
+from suffuse.weights.mapping import KeyMap, Row
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
-from suffuse.weights.parts import Defaults, Info, Parts, Place, build
-from suffuse.weights.save import replace_folder, write_json
+from suffuse.weights.parts import Defaults, Info, Parts, Place, build, files_of
+from suffuse.weights.pixel import PixelModel
+from suffuse.weights.save import replace_folder, write_component, write_json
 from suffuse.weights.tensorfile import show
+from suffuse.weights.unclip import PixelDecoderParts, open_decoder
 from suffuse.weights.unclip_config import prior_config, prior_json
+from suffuse.weights.unclip_pixel import (
+    DECODER,
+    FOLDERS,
+    PARTS,
+    OwnPixelDecoder,
+    open_upsamplers,
+    write_pixel_decoder,
+)
 
 UNCLIP = "SuffuseUnCLIP"
 OWN_NAME = "suffuse-unclip"
 BUNDLED = Path(__file__).resolve().parents[1] / "models" / "unclip"
 PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md"}
+_OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md", *FOLDERS}
 _PLAIN = KeyMap(tuple(Row(name, name) for name in ("null", "vector.*", "tokens.*", "tokens.{i}.*")))
 
 
@@ -99,7 +109,7 @@ def save_unclip(
     folder: Path,
     clip: Named,
     prior: OwnPrior | None = None,
-    decoder: OwnDecoder | None = None,
+    decoder: OwnDecoder | OwnPixelDecoder | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> None:
     """Write a folder that `open_own` opens, with a prior, a decoder, or both.
@@ -114,24 +124,24 @@ def save_unclip(
         if prior is not None:
             index["prior"] = ["diffusers", "PriorTransformer"]
             own["prior"] = asdict(prior.use)
-            write_json(fresh / PRIOR / "config.json", prior_json(prior.network.config))
-            _write(fresh / PRIOR, prior.network, DIFFUSERS_PRIOR, dtype)
+            config = prior_json(prior.network.config)
+            write_component(fresh / PRIOR, config, prior.network, DIFFUSERS_PRIOR, dtype)
             write_json(fresh / PRIOR_SCHEDULER / "scheduler_config.json", prior.scheduler)
         if decoder is not None:
-            index["base"] = asdict(decoder.base)
             own |= {"steps": decoder.steps, "guidance": decoder.guidance}
-            write_json(fresh / PROJECTION / "config.json", projection_json(decoder.projection))
-            _write(fresh / PROJECTION, decoder.projection, _PLAIN, dtype)
+        if isinstance(decoder, OwnPixelDecoder):
+            index |= PARTS
+            write_pixel_decoder(fresh, decoder, dtype)
+        elif decoder is not None:
+            index["base"] = asdict(decoder.base)
+            config = projection_json(decoder.projection)
+            write_component(fresh / PROJECTION, config, decoder.projection, _PLAIN, dtype)
             lora = Lora(unet=decoder.adapter)
             save_lora(lora, fresh / FILES[0], decoder.config, dtype=dtype)
         write_json(fresh / OWN, own)
         write_json(fresh / INDEX, index)
 
     replace_folder(folder, fill, _OURS)
-
-
-def _write(folder: Path, network: Any, keys: KeyMap, dtype: torch.dtype) -> None:
-    save_file(export(network, keys, dtype), folder / _WEIGHTS, metadata={"format": "pt"})
 
 
 def projection_json(p: ImageProjection) -> dict[str, Any]:
@@ -176,15 +186,20 @@ def open_own_prior(folder: Path, place: Place) -> OwnPrior:
 
 
 @dataclass(frozen=True, eq=False)
-class OwnParts:
-    """A whole model: its networks are in evaluation mode.
+class LatentDecoderParts:
+    """base: the text-to-image model, its U-Net already changed to be the decoder"""
 
-    base: the text-to-image model, its U-Net already changed to be the decoder
-    """
-
-    clip: ClipParts
     base: Parts
     projection: ImageProjection
+
+
+@dataclass(frozen=True, eq=False)
+class OwnParts:
+    """A whole model: its networks are in evaluation mode."""
+
+    clip: ClipParts
+    decoder: LatentDecoderParts | PixelDecoderParts
+    upsamplers: tuple[PixelModel[Any], ...]
     prior: OwnPrior | None
     info: Info
     defaults: Defaults
@@ -202,23 +217,34 @@ def open_own(folder: Path, place: Place, name: str | None = None) -> OwnParts:
 
     Raises SuffuseError where one of them is another by now, and for a folder without decoder.
     """
-    if not (folder / PROJECTION).is_dir():
+    if not any((folder / part).is_dir() for part in (PROJECTION, DECODER)):
         raise SuffuseError(f"{folder}: has a prior alone, and so draws nothing: train a decoder")
-    clip, drawing = open_own_clip(folder, place), named_in(index_of(folder), "base", folder)
+    clip = open_own_clip(folder, place)
+    decoder: LatentDecoderParts | PixelDecoderParts
+    if (folder / DECODER).is_dir():
+        decoder, weights = open_decoder(folder, place)
+        files = files_of(weights)
+    else:
+        decoder = _latent(folder, place)
+        files = (folder / PROJECTION / _WEIGHTS, folder / FILES[0])
+    own = read_json(folder / OWN)
+    return OwnParts(
+        clip,
+        decoder,
+        open_upsamplers(folder, place),
+        open_own_prior(folder, place) if (folder / PRIOR).is_dir() else None,
+        Info(name or folder.resolve().name, "Suffuse folder", folder, files),
+        Defaults(steps=own.get("steps"), guidance=own.get("guidance")),
+    )
+
+
+def _latent(folder: Path, place: Place) -> LatentDecoderParts:
+    drawing = named_in(index_of(folder), "base", folder)
     source = drawing.source or bundled()  # whatever SUFFUSE_MODEL says
     base = open_parts(source, device=place.device, dtype=place.dtype)
     drawing.check(base.info, folder, "text-to-image model")
     merge_loras(base, [(folder / FILES[0], 1.0)])
-    file = folder / PROJECTION / _WEIGHTS
-    own = read_json(folder / OWN)
-    return OwnParts(
-        clip,
-        base,
-        open_projection(folder / PROJECTION, place),
-        open_own_prior(folder, place) if (folder / PRIOR).is_dir() else None,
-        Info(name or folder.resolve().name, "Suffuse folder", folder, (file, folder / FILES[0])),
-        Defaults(steps=own.get("steps"), guidance=own.get("guidance")),
-    )
+    return LatentDecoderParts(base, open_projection(folder / PROJECTION, place))
 
 
 def open_own_clip(folder: Path, place: Place) -> ClipParts:
