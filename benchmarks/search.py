@@ -6,7 +6,8 @@ The first part searches an index of random points as long as CLIP ViT-B/32's and
 from disk as `suffuse search` reads its own. The second indexes a folder of photographs' size (640 x
 480, JPEG) and takes the same work apart: reading and preparing alone, the picture tower alone, and
 both as the index does it. Told is processor time, which other programs on the machine disturb less,
-and the time on the clock, which is the same where nothing else runs. Without --clip the tower is ViT-B/32 with random weights.
+and the time on the clock, which is the same where nothing else runs. Without --clip the tower is
+ViT-B/32 with random weights.
 """
 
 from __future__ import annotations
