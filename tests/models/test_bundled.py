@@ -65,7 +65,8 @@ def test_draws_what_it_is_asked(model, language):
     """Far above chance, which is one in 104; the real figures are in the model card."""
     prompts = held_out_prompts(WORLD, 20, language)[2:18]  # eight of one thing, eight of two
     pictures = [
-        np.asarray(model.generate(prompt.text, seed=i)[0]) for i, prompt in enumerate(prompts)
+        np.asarray(model.generate(prompt.text, seed=i, steps=12)[0])
+        for i, prompt in enumerate(prompts)
     ]
     found = score(pictures, prompts, WORLD)
     assert found.background_accuracy >= 0.8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,12 +11,17 @@ from PIL import Image
 from torch import Tensor
 
 import suffuse
+from suffuse.diffusion.cond import Cond
+from suffuse.diffusion.guidance import bind
 from suffuse.diffusion.noise import Noise
+from suffuse.diffusion.prediction import predict
 from suffuse.diffusion.samplers import SAMPLERS, ddim_reverse
 from suffuse.errors import SuffuseError
 from suffuse.networks.unclip import ImageProjection
+from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.unclip_decoder import Decoder, LatentDecoder
+from suffuse.systems.unclip_door import joined
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +63,31 @@ def test_embeddings_and_captions_both_matter(decoder: LatentDecoder) -> None:
     assert (swapped - both[:1]).abs().max() > 1e-2
 
 
-def test_no_embedding_is_the_null(decoder: LatentDecoder) -> None:
-    """Guided by nothing but the null, the scale plays no part."""
-    null = decoder.projection.null[None]
-    far, near = (drawn(decoder, null, [""], guidance) for guidance in (9.0, 1.0))
-    assert torch.allclose(far, near, atol=1e-3)
+def test_what_is_absent_is_not_attended_to() -> None:
+    words, tokens = Cond(tokens=torch.ones(3, 4, 8)), torch.ones(3, 2, 8)
+    said, seen = torch.tensor([True, False, False]), torch.tensor([True, True, False])
+    found = joined(words, (tokens, torch.zeros(3, 5)), said, seen)
+    assert found.mask is not None
+    assert found.mask.tolist() == [[True] * 6, [False] * 4 + [True] * 2, [True] * 4 + [False] * 2]
+
+
+def test_without_an_embedding_it_is_the_model_itself(decoder: LatentDecoder) -> None:
+    """Guided by 0 there is only what stands for nothing, whatever the embedding."""
+    silent = replace(decoder, projection=_silent(decoder.projection))
+    got = drawn(silent, torch.randn(1, 16), [""], 0.0)
+    parts = decoder.model.parts
+    raw = bind(parts.unet, TextEncoder(parts.tokenizer, parts.text).encode([""]))
+    grid, noise = decoder.grid(3), Noise([7], decoder.shape)
+    denoiser = parts.sampling.bound(predict(raw, parts.sampling.kind))
+    with torch.inference_mode():
+        *_, last = SAMPLERS["ddim"](denoiser, noise(), grid, noise)
+    assert torch.allclose(got, last.x, atol=1e-4)
+
+
+def _silent(projection: ImageProjection) -> ImageProjection:
+    """One whose vector is zero for no embedding."""
+    made = ImageProjection(16, projection.context, projection.time)
+    return made.requires_grad_(False)
 
 
 def test_a_picture_becomes_x0_and_comes_back(decoder: LatentDecoder) -> None:

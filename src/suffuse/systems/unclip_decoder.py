@@ -24,7 +24,7 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.unclip_door import Door
+from suffuse.systems.unclip_door import Door, joined
 from suffuse.systems.unclip_prior import Embedder
 from suffuse.weights.scheduler import Sampling
 from suffuse.weights.unclip import PixelDecoderParts
@@ -171,8 +171,11 @@ class LatentDecoder:
         check_width(z, texts, self.embedding)
         parts, z = self.model.parts, z.to(self.model.device)
         words, others = zip(*self._texts(texts, negatives or [""] * len(texts)))
-        cond = Cond.cat(words).merge(self._doors(*self.projection(z)))
-        null = Cond.cat(others).merge(self._doors(*self.projection.nothing()))
+        said = torch.tensor([bool(text.strip()) for text in texts], device=z.device)
+        seen = torch.ones_like(said)
+        nothing = self._doors(self.projection.nothing(), len(z))
+        cond = joined(Cond.cat(words), self._doors(self.projection(z), len(z)), said, seen)
+        null = joined(Cond.cat(others), nothing, ~seen, ~seen)
         raw = cfg(parts.unet, cond, null, guidance)
         return self.sampling.bound(predict(raw, self.sampling.kind))
 
@@ -183,8 +186,13 @@ class LatentDecoder:
         pair = cache(TextEncoder(parts.tokenizer, parts.text).pair)
         return (pair((text,), (other,)) for text, other in zip(texts, negatives))
 
-    def _doors(self, tokens: Tensor | None, vector: Tensor) -> Cond:
-        return Cond(tokens=tokens, vector=vector).to(dtype=self.model.dtype)
+    def _doors(
+        self, doors: tuple[Tensor | None, Tensor], rows: int
+    ) -> tuple[Tensor | None, Tensor]:
+        """In the model's dtype, of so many rows."""
+        tokens, vector = doors
+        vector = vector.to(self.model.dtype).expand(rows, -1)
+        return None if tokens is None else tokens.to(vector).expand(rows, -1, -1), vector
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from suffuse.diffusion.cond import Cond
 from suffuse.diffusion.schedule import Schedule
 from suffuse.errors import SuffuseError
 from suffuse.networks.embed import sinusoid
@@ -38,6 +39,25 @@ class Door(Protocol):
     def nothing(self) -> tuple[Tensor | None, Tensor]:
         """What enters where there is no embedding, of one row."""
         ...
+
+
+def joined(words: Cond, doors: tuple[Tensor | None, Tensor], said: Tensor, seen: Tensor) -> Cond:
+    """Captions and embeddings as one conditioning. What is absent is not attended to.
+
+    words: of B captions;  doors: what a `Door` made of B embeddings
+    said, seen: (B,) bool, whether there is a caption, and an embedding; where there is neither,
+        the empty caption says so, as everywhere
+    """
+    tokens, vector = doors
+    if tokens is None or words.tokens is None:
+        return words.merge(Cond(tokens=tokens, vector=vector))
+    length, count = words.tokens.shape[1], tokens.shape[1]
+    mask = torch.cat(
+        [(said | ~seen)[:, None].expand(-1, length), seen[:, None].expand(-1, count)], dim=1
+    )
+    if words.mask is not None:
+        mask[:, :length] &= words.mask
+    return Cond(vector=vector, tokens=torch.cat((words.tokens, tokens), dim=1), mask=mask)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ of low rank beside its own.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from suffuse.networks.clip import Clip
 from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
+from suffuse.systems.unclip_door import joined
 from suffuse.training.embedded import Batch, EmbeddedSet
 from suffuse.training.noising import Levels, Noising
 from suffuse.training.tuning import Adapters
@@ -154,15 +154,15 @@ class DecoderStage:
         kept = ~batch.z.isnan().any(1)
         z = self.projection.keep(batch.z.nan_to_num(), kept)
         x0 = ((batch.latents - self.shift) * self.scale).to(memory_format=torch.channels_last)
-        context = self._context(self.projection, z, batch.ids)
+        context = self._context(self.projection, z, batch.ids, kept)
         losses = self.levels.losses_of(self.unet, x0, context, self.kind, generator)
         return losses.mean(), {}
 
-    def _context(self, projection: ImageProjection, z: Tensor, ids: Tensor) -> Any:
+    def _context(self, projection: ImageProjection, z: Tensor, ids: Tensor, seen: Tensor) -> Any:
         with torch.no_grad():
             words = self.text.embed(ids)
-        tokens, vector = projection(z)
-        return self.unet.prepare(replace(words.merge(Cond(tokens=tokens)), vector=vector))
+        said = (ids != self.empty.to(ids)).flatten(1).any(1)
+        return self.unet.prepare(joined(words, projection(z), said, seen))
 
     @torch.no_grad()
     def score(self, nets: nn.ModuleDict) -> float | None:
@@ -179,7 +179,8 @@ class DecoderStage:
             for rows in torch.arange(len(z)).split(AT_ONCE):
                 x0 = ((raw[rows] - self.shift) * self.scale).to(device)
                 silence = self.empty.expand(len(rows), -1, -1)
-                context = self._context(projection, z[rows].to(device), silence)
+                seen = torch.ones(len(rows), dtype=torch.bool, device=device)
+                context = self._context(projection, z[rows].to(device), silence.to(device), seen)
                 level = self.levels.schedule.at(steps[rows].to(device))
                 eps = noise[rows].to(device)
                 losses.append(simple(self.unet, x0, context, level, eps, self.kind))

@@ -53,8 +53,8 @@ class PriorPreset:
 class DecoderPreset:
     """A decoder beside a text-to-image model: layers of low rank, and what embeddings come in by.
 
-    tokens: that an embedding becomes; nine of them first learn to be what the text encoder would
-        say of each ninth of the picture, in the emoji world
+    tokens: that an embedding becomes; as many as a caption's first learn to be what the text
+        encoder says of the picture, in the emoji world
     hidden: width of the middle layer on the way to them, None for none
     lesson: steps of that
     without, silent: shares of the pictures whose embedding, and whose caption, is left out
@@ -165,7 +165,7 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
     "emoji": DecoderPreset(
         "the bundled model, drawing what CLIP saw",
         Plan(
-            steps=1500,
+            steps=1100,
             batch=16,
             lr=5e-4,
             warmup=50,
@@ -174,10 +174,10 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
             sample_every=250,
         ),
         LoraConfig(32, targets=TRANSFORMERS),
-        tokens=9,
-        hidden=768,
+        tokens=32,
+        hidden=512,
         lesson=Plan(
-            steps=3000,
+            steps=2000,
             batch=128,
             lr=2e-3,
             warmup=50,

@@ -37,7 +37,6 @@ from suffuse.training.embedded import (
 from suffuse.training.encode import Note, fingerprint
 from suffuse.training.finetune import own_size
 from suffuse.training.loop import train
-from suffuse.training.reading import GRID
 from suffuse.training.stages import opened
 from suffuse.training.tuning import Adapters
 from suffuse.training.unclip import DecoderStage, PriorStage
@@ -209,25 +208,26 @@ def decoder_stage(
 
 
 class LessonStage:
-    """An embedding's tokens are to be what the text encoder says of each ninth of the picture.
+    """An embedding's tokens are to be what the text encoder says of the picture.
 
-    The plainest caption's last nine states name what stands in the ninths (`training.reading`), in
-    a form that the U-Net has learnt to use: a projection that begins there draws at once.
+    Of the plainest caption, that is, and as many as its window has. The U-Net has learnt to draw by
+    these: a projection that begins there draws at once.
     """
 
     def __init__(self, projection: ImageProjection, data: EmbeddedSet, tower: ClipText):
-        if projection.count != GRID * GRID:
-            raise SuffuseError(f"a lesson is for {GRID * GRID} tokens, not {projection.count}")
+        window = data.ids.shape[2]
+        if projection.count != window:
+            raise SuffuseError(f"a lesson is for {window} tokens, not {projection.count}")
         self.projection, self.data = projection, data
         self.explained = 0.0  # of what differs between pictures
         self.nets = nn.ModuleDict({"projection": projection})
         device = tower.token.weight.device
         with torch.no_grad():
             said = [
-                tower(ids.long().to(device), pool=False).last[:, -GRID * GRID :].half().cpu()
+                tower(ids.long().to(device), pool=False).last.half().cpu()
                 for ids in data.ids[:, 0].split(AT_ONCE)  # the plainest
             ]
-        self.said = torch.cat(said)  # (N, 9, width)
+        self.said = torch.cat(said)  # (N, window, width)
 
     def batch(
         self, step: int, size: int, seed: int, rows: slice | None = None
