@@ -23,7 +23,7 @@ class Oracle:
     """Knows every scene and caption by a place of its own in a space with an axis for each, and
     draws the picture of the place nearest to an embedding, whatever the noise."""
 
-    size, shape, upsampler = (128, 128), (3, 128, 128), None
+    size, shape, upsamplers = (128, 128), (3, 128, 128), ()
 
     def __init__(self, obeys=True):
         self.decoder, self.obeys = self, obeys

@@ -42,7 +42,7 @@ class Coloured:
 
     size: tuple[int, int] = (8, 6)
     shape: tuple[int, int, int] = (3, 6, 8)
-    upsampler: None = None
+    upsamplers: tuple[()] = ()
 
     @property
     def decoder(self):
