@@ -19,7 +19,7 @@ from suffuse.training.clip_presets import ClipPreset
 from suffuse.training.encode import Note, Pictures, learned_tokenizer
 from suffuse.training.stages import opened, take
 from suffuse.weights.clip import ClipParts, open_clip_parts, save_clip
-from suffuse.weights.load import open_parts
+from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.parts import Info
 
 
@@ -85,7 +85,7 @@ def _text(
     if preset.words == "learned" or pictures is not None:  # other pictures have other words
         tokenizer = learned_tokenizer(preset, pictures, output, seed, note)
         return TextEncoder(tokenizer, ClipText(replace(preset.text, eos=tokenizer.eos)))
-    parts, made = open_parts(), ClipText(preset.text)
+    parts, made = open_parts(bundled()), ClipText(preset.text)
     width = made.config.width
     with torch.no_grad():  # the sentence begins as the state that the lessons were asked at
         assert made.projection is not None

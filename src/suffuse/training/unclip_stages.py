@@ -42,7 +42,7 @@ from suffuse.training.tuning import Adapters
 from suffuse.training.unclip import DecoderStage, PriorStage
 from suffuse.training.unclip_presets import DecoderPreset, PixelDecoderPreset, PriorPreset
 from suffuse.weights.clip import ClipParts, open_clip_parts
-from suffuse.weights.load import open_parts
+from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.parts import Place
 from suffuse.weights.scheduler import from_config
 from suffuse.weights.unclip_own import (
@@ -134,7 +134,7 @@ def decoder_stage(
 ) -> DecoderStage:
     """The decoder of `preset`, ready to train beside the text-to-image `model`.
 
-    clip: whose embeddings it reads;  model: as for `open_parts`; None for the bundled ones
+    clip, model: as for `open_clip_parts` and `open_parts`; None for the bundled ones
     prior: a folder of `train prior`, which the decoder's folder gets a copy of
     data: captioned pictures that `open_stream` finds; None for the emoji world
 
@@ -142,7 +142,7 @@ def decoder_stage(
     """
     torch.manual_seed(seed)
     seeing = open_clip_parts(clip, device=device)
-    parts = open_parts(model, device=device)
+    parts = open_parts(model or bundled(), device=device)  # whatever SUFFUSE_MODEL says
     channels_last(parts.unet)
     text = TextEncoder(parts.tokenizer, parts.text)
     pictures = _folder(data, preset.preprocess or own_size(parts))
@@ -170,7 +170,8 @@ def decoder_stage(
         note("teaching the projection what the text encoder says of pictures")
         begun = bool(checkpoints(output / "lesson"))
         train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
-        note(f"{lesson.explained:.0%} of it is learnt")
+        if lesson.explained:  # else it was over before
+            note(f"{lesson.explained:.0%} of it is learnt")
     carried = None if prior is None else carried_prior(prior, seeing, Place(device))
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
