@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import UNet2DConditionModel, UNet2DModel
+from karlo_tiny import DECODER, UPSAMPLER
 from safetensors.torch import load_file, save_file
 from tiny import deviation, randomise
 from torch import Tensor, nn
@@ -42,31 +43,6 @@ from suffuse.weights.unclip_config import decoder_config, upsampler_config
 
 GOLDEN = Path(__file__).parents[1] / "parity" / "karlo"
 PRIOR, STATISTICS = GOLDEN / "prior" / "prior.ckpt", GOLDEN / "prior" / "ViT-L-14_stats.th"
-DECODER: dict[str, Any] = {
-    "sample_size": 8,
-    "in_channels": 3,
-    "out_channels": 6,
-    "block_out_channels": (32, 64),
-    "down_block_types": ("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
-    "up_block_types": ("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
-    "mid_block_type": "UNetMidBlock2DSimpleCrossAttn",
-    "layers_per_block": 1,
-    "attention_head_dim": 16,
-    "cross_attention_dim": 20,
-    "class_embed_type": "identity",
-    "resnet_time_scale_shift": "scale_shift",
-}
-UPSAMPLER: dict[str, Any] = {
-    "sample_size": 16,
-    "in_channels": 6,
-    "out_channels": 3,
-    "block_out_channels": (32, 64),
-    "down_block_types": ("ResnetDownsampleBlock2D",) * 2,
-    "up_block_types": ("ResnetUpsampleBlock2D",) * 2,
-    "layers_per_block": 1,
-    "add_attention": False,
-    "resnet_time_scale_shift": "scale_shift",
-}
 
 
 @torch.no_grad()

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -36,15 +35,13 @@ from suffuse.systems import boxes, generate
 from suffuse.systems.classifier import NoisyClassifier, Steer, classifier_of
 from suffuse.systems.encoders import NO_CLASS, ClassEncoder
 from suffuse.systems.generate import Job, Known, Steps
+from suffuse.systems.generates import Generates
 from suffuse.systems.pixels import PixelSystem
-from suffuse.systems.request import Progress, Request
+from suffuse.systems.request import Request
 from suffuse.weights.parts import Place
 from suffuse.weights.pixel import PixelModel
 from suffuse.weights.scheduler import Sampling
 from suffuse.weights.unet2d import open_unet2d
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 UNWEIGHTED = (
     "a learned variance is trained by the hybrid loss, which has no weights: leave noising.weight "
@@ -59,8 +56,11 @@ def load_ddpm(folder: str | PathLike[str], place: Place | None = None) -> DDPM:
 
 
 @dataclass(frozen=True, eq=False)
-class DDPM(PixelSystem[UNet]):
-    """Images (B, C, H, W) in [-1, 1] from noise of the same shape; holds no state between calls."""
+class DDPM(Generates, PixelSystem[UNet]):
+    """Images (B, C, H, W) in [-1, 1] from noise of the same shape; holds no state between calls.
+
+    A prompt is a class, by its name or its number, and none is no class.
+    """
 
     model: PixelModel[UNet]
 
@@ -149,27 +149,6 @@ class DDPM(PixelSystem[UNet]):
         return replace(self, model=replace(self.model, unet=unet))
 
     # ---- requests ------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        prompt: str | Request = "",
-        negative: str = "",
-        *,
-        noise: Tensor | None = None,
-        together: int = 1,
-        **fields: Any,
-    ) -> list[Image]:
-        """Pictures of the class `prompt`, or of none; the rest is `LatentDiffusion.generate`'s."""
-        request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
-        progress = self.stream(request, noise=noise, together=together)
-        return [step.result for step in progress if step.result is not None]
-
-    def stream(
-        self, request: Request, *, noise: Tensor | None = None, together: int = 1
-    ) -> Iterator[Progress]:
-        """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        resolved = self.resolve(request)
-        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.

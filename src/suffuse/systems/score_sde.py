@@ -37,8 +37,9 @@ from suffuse.networks.ncsnpp import NCSNpp, NCSNppConfig
 from suffuse.systems import boxes, generate
 from suffuse.systems.encoders import ClassEncoder
 from suffuse.systems.generate import Job, Known
+from suffuse.systems.generates import Generates
 from suffuse.systems.pixels import PixelSystem
-from suffuse.systems.request import Progress, Request, open_picture
+from suffuse.systems.request import Request, open_picture
 from suffuse.systems.sde_steps import check_sampler, flow_steps, grid_of, sde_grid
 from suffuse.weights.parts import Place
 from suffuse.weights.pixel import PixelModel
@@ -73,11 +74,12 @@ def load_score_sde(
 
 
 @dataclass(frozen=True, eq=False)
-class ScoreSDE(PixelSystem[NCSNpp]):
+class ScoreSDE(Generates, PixelSystem[NCSNpp]):
     """Images (B, C, H, W) from noise of the same shape; holds no state between calls.
 
     Images are in the network's range: [0, 1] where its configuration says `unit_range`, else
-    [-1, 1]. `conditions` make a denoiser of p(x) one of p(x | y), see `conditioned`.
+    [-1, 1]. `conditions` make a denoiser of p(x) one of p(x | y), see `conditioned`. There is no
+    prompt; with `image` and `mask` pixels outside the mask are kept, without retraining.
     """
 
     model: PixelModel[NCSNpp]
@@ -252,29 +254,6 @@ class ScoreSDE(PixelSystem[NCSNpp]):
         return replace(self, model=replace(self.model, unet=unet))
 
     # ---- requests ------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        prompt: str | Request = "",
-        *,
-        noise: Tensor | None = None,
-        together: int = 1,
-        **fields: Any,
-    ) -> list[Image]:
-        """Pictures; there is no prompt. The rest is `LatentDiffusion.generate`'s.
-
-        With `image` and `mask` the pixels outside the mask are kept, without retraining.
-        """
-        request = prompt if isinstance(prompt, Request) else Request(prompt, **fields)
-        progress = self.stream(request, noise=noise, together=together)
-        return [step.result for step in progress if step.result is not None]
-
-    def stream(
-        self, request: Request, *, noise: Tensor | None = None, together: int = 1
-    ) -> Iterator[Progress]:
-        """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        resolved = self.resolve(request)
-        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -28,21 +28,19 @@ from suffuse.diffusion.schedule import Discrete, Level, betas
 from suffuse.errors import SuffuseError
 from suffuse.networks.pixel import ADMConfig, SR3Config
 from suffuse.networks.unet import UNet
-from suffuse.systems import generate, sr3_request
+from suffuse.systems import sr3_request
 from suffuse.systems.encoders import ClassEncoder
 from suffuse.systems.generate import Job
+from suffuse.systems.generates import Generates
 from suffuse.systems.pixels import PixelSystem
-from suffuse.systems.request import Progress, Request
+from suffuse.systems.request import Request
 from suffuse.systems.tiles import Group, Tiling, jointly
 from suffuse.weights.pixel import Enlarging, Inference, PixelModel
 from suffuse.weights.scheduler import Sampling
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
 
 @dataclass(frozen=True, eq=False)
-class SuperResolution(PixelSystem[UNet]):
+class SuperResolution(Generates, PixelSystem[UNet]):
     """Pictures `factor` times as large; holds no state between calls.
 
     tiling: how large pictures are cut; None is the size the network was trained at, with an
@@ -233,18 +231,6 @@ class SuperResolution(PixelSystem[UNet]):
         noise = Noise(seeds, (3, *(self.factor * side for side in low.shape[-2:])), self.device)
         *_, last = self.sample(noise() * grid.start, low, noise, grid, sampling, labels)
         return last.x.clamp(-1, 1)
-
-    def generate(self, request: Request | None = None, **fields: Any) -> list[Image]:
-        """The pictures of a request, whose `image` is what is enlarged."""
-        progress = self.stream(request or Request(**fields))
-        return [step.result for step in progress if step.result is not None]
-
-    def stream(
-        self, request: Request, *, noise: Tensor | None = None, together: int = 1
-    ) -> Iterator[Progress]:
-        """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        resolved = self.resolve(request)
-        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def job(self, requests: Sequence[Request]) -> Job:
         """Resolved requests of one picture each, with equal `together.key`s, as one batch."""

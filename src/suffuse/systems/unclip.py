@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +23,8 @@ from suffuse.diffusion.samplers.common import Step
 from suffuse.errors import SuffuseError
 from suffuse.systems import boxes, generate
 from suffuse.systems.generate import Job
-from suffuse.systems.request import Progress, Request
+from suffuse.systems.generates import Generates
+from suffuse.systems.request import Request
 from suffuse.systems.unclip_decoder import Decoder, LatentDecoder, PixelDecoder
 from suffuse.systems.unclip_door import NoisedEmbedding
 from suffuse.systems.unclip_prior import Embedder, Prior
@@ -42,8 +43,8 @@ _OTHERS = ("loras", "embeddings", "clip_skip", "mask", "rescale", "guidance_inte
 
 
 @dataclass(frozen=True, eq=False)
-class UnCLIP:
-    """The whole stack; it holds no state between calls.
+class UnCLIP(Generates):
+    """The whole stack; it holds no state between calls. It draws a prompt, or varies an `image`.
 
     prior: None for one that only varies pictures;  upsamplers: one after another. Raises
     SuffuseError where the prior's embeddings are not the decoder's.
@@ -136,28 +137,6 @@ class UnCLIP:
         return [net for net in found if net is not None]
 
     # ---- requests ------------------------------------------------------------------------------
-
-    def generate(
-        self,
-        prompt: str | Request = "",
-        negative: str = "",
-        *,
-        noise: Tensor | None = None,
-        together: int = 1,
-        **fields: Any,
-    ) -> list[Image]:
-        """Pictures of a prompt, or variations of an `image`; the rest is that of
-        `LatentDiffusion.generate`. The `noise` is the prior's where there is no image."""
-        request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
-        progress = self.stream(request, noise=noise, together=together)
-        return [step.result for step in progress if step.result is not None]
-
-    def stream(
-        self, request: Request, *, noise: Tensor | None = None, together: int = 1
-    ) -> Iterator[Progress]:
-        """The same, step by step, each with a preview on demand; image i uses seed + i."""
-        resolved = self.resolve(request)
-        yield from (step for _, step in generate.stream(self, [resolved], noise, together))
 
     def resolve(self, request: Request) -> Request:
         """The request as it will run: this model's defaults, a definite seed, checked pictures.

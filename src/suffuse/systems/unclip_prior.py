@@ -111,8 +111,8 @@ class Embedder:
 
 
 @dataclass(frozen=True, eq=False)
-class _Bound:
-    """The prior as guidance asks for a network."""
+class PriorNet:
+    """A prior in the form of the networks that draw pictures: x is (B, D), or (B, D, 1, 1)."""
 
     network: DiffusionPrior
 
@@ -122,7 +122,8 @@ class _Bound:
     def __call__(self, x: Tensor, label: Tensor, context: Cond) -> Tensor:
         text, states, mask = context.vector, context.tokens, context.mask
         assert text is not None and states is not None and mask is not None
-        return self.network(repeat_rows(x, len(text)), label, text, states, mask)
+        found = self.network(repeat_rows(x.flatten(1), len(text)), label, text, states, mask)
+        return found.unflatten(1, x.shape[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +159,7 @@ class Prior:
             # Every draw of a picture has its caption.
             return _repeated(told.cond().expand(count), draws)
 
-        raw = cfg(_Bound(self.parts.network), rows(captions), rows(null), guidance)
+        raw = cfg(PriorNet(self.parts.network), rows(captions), rows(null), guidance)
         denoiser = sampling.bound(predict(raw, sampling.kind))
         drawn = noise.shaped(*x.shape[1:])
 

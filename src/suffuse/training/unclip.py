@@ -24,26 +24,12 @@ from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.unclip_door import joined
+from suffuse.systems.unclip_prior import PriorNet
 from suffuse.training.embedded import Batch, EmbeddedSet
 from suffuse.training.noising import Levels, Noising
 from suffuse.training.tuning import Adapters
 
 AT_ONCE = 32  # held-out examples that go through the network together
-
-
-class PriorNet:
-    """A prior in the form of the networks that draw pictures: embeddings are (B, D, 1, 1)."""
-
-    def __init__(self, prior: DiffusionPrior):
-        self.prior = prior
-
-    def prepare(self, cond: Cond) -> Cond:
-        return cond
-
-    def __call__(self, x: Tensor, label: Tensor, context: Cond) -> Tensor:
-        vector, tokens, mask = context.vector, context.tokens, context.mask
-        assert vector is not None and tokens is not None and mask is not None
-        return self.prior(x[..., 0, 0], label, vector, tokens, mask)[..., None, None]
 
 
 class PriorStage:

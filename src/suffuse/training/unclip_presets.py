@@ -165,7 +165,7 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
     "emoji": DecoderPreset(
         "the bundled model, drawing what CLIP saw",
         Plan(
-            steps=1100,
+            steps=2000,
             batch=16,
             lr=5e-4,
             warmup=50,
@@ -175,9 +175,9 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
         ),
         LoraConfig(32, targets=TRANSFORMERS),
         tokens=32,
-        hidden=512,
+        hidden=768,
         lesson=Plan(
-            steps=2000,
+            steps=4000,
             batch=128,
             lr=2e-3,
             warmup=50,
@@ -185,6 +185,7 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
             save_every=1000,
             sample_every=100_000,
         ),
+        scenes=32_768,
     ),
     "toy": DecoderPreset(
         "to try things with",
