@@ -18,6 +18,10 @@ def pictures(tmp_path):
     picture.rotate(180).save(tmp_path / "b.png")
     asked = Manipulation("vary", str(tmp_path / "a.png"), seed=1)
     write_png(picture, tmp_path / "varied.png", describe_manipulation(asked, Origin("x")))
+    words = {"before": "a cat", "after": "a dog", "shares": (0.0, 0.4, 0.8)}
+    edited = Manipulation("edit", str(tmp_path / "a.png"), **words)
+    about = describe_manipulation(edited, Origin("x", hash="0" * 64))
+    write_png(picture, tmp_path / "edited.png", about)
 
 
 @pytest.mark.parametrize(
@@ -28,6 +32,13 @@ def pictures(tmp_path):
         (("blend", "a.png", "b.png", "--frames", "0"), "frames must be at least 1, not 0"),
         (("edit", "a.png", "--from", "a cat"), "after is empty: say what the picture shows"),
         (("edit", "--like", "varied.png"), "'varied.png' was not made by `suffuse edit`"),
+        (("edit", "--like", "edited.png", "--frames", "0"), "frames must be at least 1, not 0"),
+        (("evaluate", "variations", "--sheet", "v.jpg"), "sheets are written as PNG: name 'v.jpg'"),
+        (("evaluate", "zero-shot", "--seed", "-1"), "seed must be 0 or more, not -1"),
+        (("evaluate", "retrieval", "--seed", "-1"), "seed must be 0 or more, not -1"),
+        (("evaluate", "probe", "--seed", "-1"), "seed must be 0 or more, not -1"),
+        (("evaluate", "robustness", "--seed", "-1"), "seed must be 0 or more, not -1"),
+        (("train", "clip", "-o", "run", "--seed", "-1"), "seed must be 0 or more, not -1"),
         (("vary", "a.png", "--as", "gif"), "--as must be one of strip, animation, pictures"),
         (("vary", "a.png", "-o", "b.png"), "'b.png' is already there"),
     ],
@@ -75,3 +86,18 @@ def test_strips_animations_and_pictures(karlo, run, tmp_path):
     assert (status, out) == (0, "edit.png\n"), err
     with Image.open(tmp_path / "edit.png") as made:
         assert made.size == (2 * SIDE, SIDE)
+
+
+def test_what_is_not_said_again_stays(karlo, run, tmp_path):
+    few = ("-m", karlo, "--steps", "1", "--rounds", "1", "--device", "cpu", "--dtype", "float32")
+    for said, shares in (
+        (("--frames", "2"), [0.0, 0.8]),
+        (("--amount", "0.5"), [0.0, 0.25, 0.5]),
+        ((), [0.0, 0.4, 0.8]),
+    ):
+        status, _, err = run(
+            "edit", "--like", "edited.png", *said, "-o", "e.png", "--overwrite", *few
+        )
+        assert status == 0, err
+        assert "is not the model of that picture (x): it will differ" in err
+        assert read_parameters(tmp_path / "e.png").manipulation["shares"] == pytest.approx(shares)

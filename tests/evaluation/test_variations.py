@@ -26,7 +26,8 @@ class Oracle:
     size, shape, upsamplers = (128, 128), (3, 128, 128), ()
 
     def __init__(self, obeys=True):
-        self.decoder, self.obeys = self, obeys
+        self.decoder = self.clean = self
+        self.obeys = obeys
         cases = [case(WORLD, i, SEED) for i in range(N)]
         scenes = [scene for pair in cases for scene in pair[:2]]
         self.words = {plain(scene, "en"): i for i, scene in enumerate(scenes)}

@@ -48,6 +48,8 @@ class Coloured:
     def decoder(self):
         return self
 
+    clean = decoder
+
     def embed_image(self, picture):
         colour = 0.5 * to_tensor(picture).mean((2, 3))  # (1, 3)
         return torch.cat([colour, (1 - colour.square().sum(1, keepdim=True)).sqrt()], 1)

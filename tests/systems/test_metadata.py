@@ -237,7 +237,15 @@ def test_pictures_that_say_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "record", ["{", "[]", "{}", '{"request": {}}', '{"request": {"prompt": 1}}']
+    "record",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"request": {}}',
+        '{"request": {"prompt": 1}}',
+        '{"manipulation": {"after": "x"}}',
+    ],
 )
 def test_a_damaged_record(tmp_path, record):
     info = PngInfo()

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -158,3 +159,10 @@ def test_building_a_request_imports_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_sixteen_bits_of_grey_are_scaled_and_not_cut():
+    ramp = Image.fromarray(np.linspace(0, 65535, 256, dtype=np.uint16)[None])
+    assert ramp.mode == "I;16"
+    levels = np.asarray(open_picture(ramp, "image", "RGB"))[0, :, 0]
+    assert np.abs(levels.astype(int) - np.arange(256)).max() <= 1

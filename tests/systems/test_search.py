@@ -165,3 +165,21 @@ def test_empty_folders(tmp_path):
     (tmp_path / "a.png").write_text("no")
     index, update = updated(tmp_path)
     assert list(update.broken.found) == ["a.png"] and index.search(CLIP.texts(["a"])[0]) == []
+
+
+def test_an_index_stopped_between_rows_and_names_opens_again(folder, monkeypatch):
+    class Stopped(search.Looked):
+        @property
+        def which(self):
+            raise KeyboardInterrupt
+
+    def stopping(*asked):
+        yield from (Stopped(*found) for found in look(*asked))
+
+    index = Index.open(folder, CLIP)
+    monkeypatch.setattr(search, "look", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        index.update(batch=2)
+    monkeypatch.undo()
+    again, update = updated(folder)
+    assert update.new == len(again) == len(again.vectors) == 6

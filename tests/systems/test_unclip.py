@@ -21,6 +21,9 @@ import suffuse
 from suffuse.diffusion.noise import Noise
 from suffuse.errors import SuffuseError
 from suffuse.systems import together
+from suffuse.systems.clip import load_clip
+from suffuse.systems.manipulate import inverted
+from suffuse.systems.manipulation import How
 from suffuse.systems.request import Request
 from suffuse.systems.unclip import UnCLIP
 from suffuse.systems.unclip_load import load_prior
@@ -114,6 +117,10 @@ def test_stable_variations_are_diffusers(tmp_path: Path) -> None:
         (got,) = system.generate("a cat", image=IMAGE, seed=4, steps=4, guidance=3.0)
         assert far(got, want[0]) < 1
     assert system.resolve(Request(image=IMAGE)).guidance == 10.0
+    # Embeddings get no noise in manipulations, and so the U-Net is told of none.
+    how = How(steps=2, rounds=1)
+    pair, clean = inverted(system, [IMAGE.resize((64, 64))], how), suffuse.load(tmp_path, "cpu")
+    assert torch.equal(pair.noise, inverted(clean, [IMAGE.resize((64, 64))], how).noise)
     with pytest.raises(SuffuseError, match="no text encoder in the space of its pictures"):
         system.embed_text("a cat")
     with pytest.raises(SuffuseError, match="noise_level must be from 0 to 999, not 1000"):
@@ -222,3 +229,13 @@ def test_parts_of_different_clips_are_refused(folder: Path, tmp_path: Path) -> N
     karlo_tiny.prior(tokens=20).save_pretrained(mixed / "prior")
     with pytest.raises(SuffuseError, match="captions of 20 tokens of 32 numbers"):
         suffuse.load(mixed)
+
+
+def test_a_judge_may_be_given(karlo: UnCLIP) -> None:
+    asked = {"seed": 5, "steps": 2, "guidance": 2.0}
+    judge = load_clip()
+    drawn = [karlo.generate("a cat", **{**asked, "seed": seed})[0] for seed in (5, 6)]
+    scores = [float(judge.images([p])[0] @ judge.texts(["a cat"])[0]) for p in drawn]
+    (kept,) = karlo.generate("a cat", best_of=2, judge=judge, **asked)
+    best = drawn[int(np.argmax(scores))]
+    assert np.array_equal(np.asarray(kept), np.asarray(best))

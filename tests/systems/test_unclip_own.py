@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,3 +151,11 @@ def test_a_decoder_of_another_width_is_refused(system: UnCLIP) -> None:
     decoder = replace(system.decoder, projection=ImageProjection(20, 192, 256))
     with pytest.raises(SuffuseError, match="of 12 numbers, the decoder reads 20"):
         replace(system, decoder=decoder)
+
+
+def test_a_prior_that_is_used_oddly_is_refused(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "prior", tmp_path / "prior")
+    own = tmp_path / "prior" / "suffuse.json"
+    own.write_text(json.dumps({"prior": {"steps": "many"}}))
+    with pytest.raises(SuffuseError, match="prior = .*many.* is not supported"):
+        load_prior(tmp_path / "prior", "cpu")

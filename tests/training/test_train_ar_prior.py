@@ -7,12 +7,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from suffuse.errors import SuffuseError
 from suffuse.networks.ar_prior import ARPrior, ARPriorConfig, Coordinates, Told
 from suffuse.networks.clip import ClipTextConfig, TextOutput
 from suffuse.systems.ar_prior import sample
-from suffuse.training.ar_prior import ARPriorPreset, ARPriorStage
+from suffuse.training.ar_prior import AR_PRIORS, ARPriorPreset, ARPriorStage, ar_prior_stage
 from suffuse.training.embedded import EmbeddedSet
 from suffuse.training.plan import Plan
 from suffuse.weights.ar_prior import open_ar_prior
@@ -191,6 +192,14 @@ def test_it_learns_what_captions_tell_and_no_more(tmp_path):
     same = (z[:, :4] > 0) == (signs[:64] > 0)
     assert same[:, :3].float().mean() > 0.95
     assert 0.25 < same[:, 3].float().mean() < 0.75
+
+
+def test_tokens_of_another_clip_are_refused(tmp_path):
+    z = torch.randn(8, 192)
+    for ids in (torch.full((8, 1, 32), 60_000), torch.zeros(8, 1, 5, dtype=torch.int64)):
+        save_file({"z": z, "ids": ids}, tmp_path / "z.safetensors")
+        with pytest.raises(SuffuseError, match="ids are no tokens of .*, which reads 32 of 1536"):
+            ar_prior_stage(AR_PRIORS["toy"], tmp_path, 0, data=str(tmp_path / "z.safetensors"))
 
 
 def test_refusals(tmp_path):

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from suffuse.errors import SuffuseError
+from suffuse.systems.unclip_prior import counted
+from suffuse.training.checkpoint import checkpoints
 from suffuse.training.clip_presets import CLIPS
 from suffuse.training.clip_stage import clip_stage
 from suffuse.training.loop import train
-from suffuse.training.unclip import counted
 from suffuse.training.unclip_presets import DECODERS, PRIORS
 from suffuse.training.unclip_stages import decoder_stage, prior_stage
 from suffuse.weights.clip import ClipParts, open_clip_parts, save_clip
@@ -104,3 +105,31 @@ def test_a_prior_of_another_clip_is_refused(prior, clip, tmp_path):
             clip=str(tmp_path / "other"),
             prior=prior_folder / "model",
         )
+
+
+def _lesson(tokens=32):
+    plan = replace(DECODERS["toy"].plan, steps=2)
+    return replace(DECODERS["toy"], tokens=tokens, lesson=plan, hidden=8)
+
+
+def test_a_lesson_is_given_once_for_each_clip(clip, tmp_path):
+    first, again = (decoder_stage(_lesson(), tmp_path, 0, clip=str(clip)) for _ in range(2))
+    (kept,) = (tmp_path / "lesson").iterdir()
+    for name, weight in first.nets.state_dict().items():
+        assert torch.equal(again.nets.state_dict()[name], weight), name
+    taught = torch.load(checkpoints(kept)[-1], weights_only=True)["nets"]
+    assert torch.equal(taught["projection.vector.weight"], first.projection.vector.weight)
+    untaught = decoder_stage(replace(_lesson(), lesson=None), tmp_path / "b", 0, clip=str(clip))
+    before, after = (s.projection.tokens[0].weight for s in (untaught, first))
+    assert not torch.equal(before, after)
+
+    decoder_stage(_lesson(), tmp_path, 0)  # of another CLIP: the bundled one
+    assert len(list((tmp_path / "lesson").iterdir())) == 2
+
+
+def test_what_cannot_be_is_refused_before_the_work(clip, prior, tmp_path):
+    with pytest.raises(SuffuseError, match="as many tokens as captions have here, 32, not 4"):
+        decoder_stage(_lesson(4), tmp_path, 0, clip=str(clip))
+    with pytest.raises(SuffuseError, match="was trained with the CLIP"):
+        decoder_stage(_lesson(), tmp_path, 0, prior=prior[1] / "model")
+    assert not list(tmp_path.iterdir())

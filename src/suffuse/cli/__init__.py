@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 
 def main() -> None:
@@ -22,6 +23,7 @@ def _run() -> int:
     from suffuse.errors import SuffuseError
 
     console.tolerate_any_text()
+    warnings.showwarning = lambda message, *rest: console.warn(str(message))
     try:
         app(prog_name="suffuse")
     except SuffuseError as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from suffuse.cli.console import Bar, Debug, note, say
-from suffuse.cli.report import check_new, write
+from suffuse.cli.report import check_new, not_negative, write
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
@@ -93,8 +93,7 @@ def emoji(
 
     if objects is not None and not 1 <= objects <= len(OBJECTS):
         raise SuffuseError(f"objects must be between 1 and {len(OBJECTS)}, not {objects}")
-    if seed < 0:
-        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+    not_negative(seed)
     world = World() if objects is None else World(objects=objects)
     stream = EmojiStream(world, language, split)
     with Bar() as bar:

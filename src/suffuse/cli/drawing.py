@@ -55,10 +55,9 @@ class Run:
         chosen = str(system.dtype).removeprefix("torch.")  # what "auto" came to, for --like
         source = model or os.environ.get("SUFFUSE_MODEL") or None
         origin = Origin(name=info.name, source=source, hash=info.hash(), dtype=chosen)
-        # The web UI writes the first ten digits of the hash, Suffuse all of them.
-        if like is not None and like.hash and not (origin.hash or "").startswith(like.hash):
+        if like is not None and (line := like.unlike(origin)):
             with self._bar.hidden():
-                warn(f"{info.name} is not the model of that picture ({like.name}): it will differ")
+                warn(line)
         # Everything that can be refused or has to be chosen at random is settled before the run.
         jobs = [system.resolve(request) for request in requests]
         stored = [describe(job, origin) for job in jobs]

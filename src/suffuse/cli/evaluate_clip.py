@@ -32,6 +32,7 @@ from suffuse.cli.report import (
     at_least_one,
     check_new,
     dump,
+    not_negative,
     tell,
 )
 from suffuse.errors import SuffuseError
@@ -69,6 +70,7 @@ def zero_shot(
     A folder's own folders are the classes; pictures without folders are named by --name.
     """
     at_least_one(n=n, batch=batch)
+    not_negative(seed)
     asked = Asked(folder, name, names, template, lang, objects)
     asked.check()
     check_new(as_json, overwrite)
@@ -148,6 +150,7 @@ def retrieval(
     Equal texts count as the same one.
     """
     at_least_one(n=n, batch=batch)
+    not_negative(seed)
     if folder is not None and objects is not None:
         raise SuffuseError("--objects is for emoji scenes: leave it or the folder out")
     check_new(as_json, overwrite)

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suffuse.cli.console import Bar, Debug, note
-from suffuse.cli.report import AsJson, Batch, Device, Overwrite, at_least_one, check_new, tell
+from suffuse.cli.report import (
+    AsJson,
+    Batch,
+    Device,
+    Overwrite,
+    at_least_one,
+    check_new,
+    not_negative,
+    tell,
+)
 from suffuse.errors import SuffuseError
 
 if TYPE_CHECKING:
@@ -47,8 +56,7 @@ def likelihood(
     Of a DDPM the variational bound, term by term; of a score SDE the exact likelihood.
     """
     at_least_one(n=n, batch=batch, probes=probes)
-    if seed < 0:
-        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+    not_negative(seed)
     check_new(as_json, overwrite)
 
     import suffuse

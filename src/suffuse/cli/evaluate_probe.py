@@ -31,6 +31,7 @@ from suffuse.cli.report import (
     at_least_one,
     check_new,
     dump,
+    not_negative,
     tell,
 )
 from suffuse.errors import SuffuseError
@@ -70,6 +71,7 @@ def probe(
     Of emoji scenes, learned from training's backgrounds and asked on held-out ones.
     """
     at_least_one(n=n, batch=batch, shots=min(shots or [1]))
+    not_negative(seed)
     if c is not None and not c > 0:
         raise SuffuseError(f"c must be above 0, not {c:g}")
     if folder is None and test is not None:
@@ -140,6 +142,7 @@ def robustness(
 ) -> None:
     """Name pictures as zero-shot does, under noise, blur, sketch, texture and compression."""
     at_least_one(n=n, batch=batch)
+    not_negative(seed)
     levels = sorted(set(severity or (1, 3, 5)))
     if not set(levels) <= {1, 2, 3, 4, 5}:
         raise SuffuseError(f"severities are 1 to 5, not {', '.join(map(str, levels))}")

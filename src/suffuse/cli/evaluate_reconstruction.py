@@ -18,6 +18,7 @@ from suffuse.cli.report import (
     PortName,
     at_least_one,
     check_new,
+    not_negative,
     number,
     tell,
 )
@@ -57,8 +58,7 @@ def reconstruction(
     Reconstruction FID, PSNR, SSIM and LPIPS.
     """
     at_least_one(n=n, size=size, batch=batch)
-    if seed < 0:
-        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+    not_negative(seed)
     check_new(as_json, overwrite)
     _check_data(data, size, objects)
 

@@ -17,6 +17,7 @@ from suffuse.cli.report import (
     PortName,
     at_least_one,
     check_new,
+    not_negative,
     number,
     tell,
 )
@@ -61,8 +62,7 @@ def upscale(
     PSNR, SSIM, consistency (the output made small again, against the input), feature distance.
     """
     at_least_one(n=n, size=size, batch=batch, draws=draws)
-    if seed < 0:
-        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+    not_negative(seed)
     for path in (as_json, sheet):
         check_new(path, overwrite)
     if data == EMOJI and size is not None:

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suffuse.cli.console import Bar, Debug, note
-from suffuse.cli.report import AsJson, Device, Overwrite, at_least_one, check_new, number, tell
+from suffuse.cli.report import (
+    AsJson,
+    Device,
+    Overwrite,
+    at_least_one,
+    check_new,
+    check_sheet,
+    not_negative,
+    number,
+    tell,
+)
 from suffuse.errors import SuffuseError
 from suffuse.systems.manipulation import AMOUNT, ETA, GUIDANCE, ROUNDS, STEPS
 
@@ -57,8 +67,8 @@ def variations(
 
     at_least_one(n=n, batch=batch, objects=objects)
     how, amounts = How(steps, guidance, rounds), tuple(amount or [AMOUNT])
-    if seed < 0:
-        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+    not_negative(seed)
+    check_sheet(sheet)
     if eta < 0 or not all(0 <= a <= 1 for a in amounts):
         raise SuffuseError("eta must be 0 or more, and amounts between 0 and 1")
     for path in (as_json, sheet):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suffuse.cli.console import Bar, Debug, Stopped, note, say, uninterrupted
+from suffuse.cli.console import Bar, Debug, Stopped, note, say, uninterrupted, warn
 from suffuse.errors import SuffuseError
 from suffuse.systems.manipulation import AMOUNT, ETA, FRAMES, GUIDANCE, ROUNDS, STEPS, N
 
@@ -159,13 +159,12 @@ def edit(
     """
     from suffuse.systems.manipulation import evenly
 
-    way = (
-        None
-        if amount is None and frames is None
-        else evenly(1 if frames is None else frames, AMOUNT if amount is None else amount)
-    )
-    said = {"image": image, "before": before, "after": after, "shares": way}
-    asked, origin = _asked("edit", {"shares": (AMOUNT,)}, said, (steps, guidance, rounds), like)
+    said = {"image": image, "before": before, "after": after}
+    usual = {"shares": (AMOUNT,)}
+    asked, origin = _asked("edit", usual, said, (steps, guidance, rounds), like)
+    if amount is not None or frames is not None:
+        end = asked.shares[-1] if amount is None else amount
+        asked = replace(asked, shares=evenly(len(asked.shares) if frames is None else frames, end))
     _Run(asked, form, output, overwrite)(model, device, dtype, origin)
 
 
@@ -224,6 +223,9 @@ class _Run:
             system = load_unclip(model, device=device, dtype=dtype or "auto")
             chosen = str(system.dtype).removeprefix("torch.")
             origin = Origin(system.info.name, model, system.info.hash(), chosen)
+            if like is not None and (line := like.unlike(origin)):
+                with bar.hidden():
+                    warn(line)
             try:
                 self._draw(system, origin, bar)
             except KeyboardInterrupt:

@@ -75,6 +75,18 @@ def at_least_one(**numbers: int | None) -> None:
             raise SuffuseError(f"{name} must be at least 1, not {number}")
 
 
+def not_negative(seed: int) -> None:
+    """Raises SuffuseError for a seed below 0."""
+    if seed < 0:
+        raise SuffuseError(f"seed must be 0 or more, not {seed}")
+
+
+def check_sheet(path: Path | None) -> None:
+    """Raises SuffuseError for the name of another kind of file."""
+    if path is not None and path.suffix.lower() != ".png":
+        raise SuffuseError(f"sheets are written as PNG: name '{path}' something.png")
+
+
 def number(value: float | None, ending: str = "", digits: int = 3) -> str | None:
     """A score as the table has it; None stays None, and is left out there."""
     return None if value is None else f"{value:.{digits}f}{ending}"

@@ -16,6 +16,7 @@ from suffuse.cli.report import (
     Overwrite,
     at_least_one,
     check_new,
+    check_sheet,
     dump,
 )
 from suffuse.errors import SuffuseError
@@ -61,8 +62,7 @@ def search(
     if text is not None and not text.strip():
         raise SuffuseError("the text is empty: say in a few words what to look for")
     at_least_one(top=top, batch=batch)
-    if sheet is not None and sheet.suffix.lower() != ".png":
-        raise SuffuseError(f"sheets are written as PNG: name '{sheet}' something.png")
+    check_sheet(sheet)
     for path in (as_json, sheet):
         check_new(path, overwrite)
     if not folder.is_dir():

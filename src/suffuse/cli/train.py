@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from suffuse.cli.console import Bar, Debug, Stopped, note, say
+from suffuse.cli.report import not_negative
 
 if TYPE_CHECKING:
     import torch
@@ -242,6 +243,7 @@ def run_stage(make: Callable[[Callable[[str], None], torch.device], Stage], aske
     from suffuse.training.loop import train
 
     output = asked.output
+    not_negative(asked.seed)
     check_output(output, asked.resume)
     team, bar = Team(), Bar()
 

@@ -133,7 +133,8 @@ def decoder(
     from suffuse.training.unclip_presets import DECODERS, PixelDecoderPreset
 
     pixels, behind = isinstance(DECODERS.get(preset), PixelDecoderPreset), upsampler or []
-    _refuse(preset, {"--model": model} if pixels else {"--upsampler": behind, "--stream": stream})
+    others = {"--upsampler": behind, "--stream": stream, "--workers": workers}
+    _refuse(preset, {"--model": model} if pixels else others)
     planning = (steps, batch, workers if pixels else 0, data)
     chosen = chosen_preset(DECODERS, preset, config, planning=planning)
     asked: dict[str, Any] = {"clip": clip, "prior": prior, "data": data}
@@ -162,5 +163,5 @@ def _refuse(preset: str, given: dict[str, object]) -> None:
         if value:
             raise SuffuseError(
                 f"{name} is not for the preset {preset}: decoders of latents begin as a --model, "
-                "those of pixels take --upsampler and --stream"
+                "those of pixels take --upsampler, --stream and --workers"
             )

@@ -141,7 +141,7 @@ class World:
                 other = replace(scene, placed=self._replaced(scene, rng))
             else:
                 other = self._rearranged(scene, rng)
-            if other != scene and self.allowed(other, split):
+            if _worded(other) != _worded(scene) and self.allowed(other, split):
                 return other
         raise SuffuseError(f"{scene.things[0].en} has no rival in a world so small")
 
@@ -232,6 +232,11 @@ class World:
             bottom = others[int(rng.integers(len(others)))]
         red, green, blue = (int(level) for level in rng.integers(-3, 4, size=3))
         return Background(top, bottom, (red, green, blue))
+
+
+def _worded(scene: Scene) -> tuple[object, ...]:
+    """All that captions can say of it; a tint or a step aside is none of that."""
+    return scene.kind, scene.things, scene.relation, scene.size, scene.background.names
 
 
 def _number(split: str) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from suffuse.data.decode import to_rgb
 from suffuse.errors import SuffuseError
 from suffuse.studio.settings import Limits
 from suffuse.studio.views import ModelView
@@ -141,4 +142,4 @@ def _plain(picture: Image) -> Image:
     """The picture in a mode that PNG has, with its transparency."""
     if "A" in picture.getbands() or "transparency" in picture.info:
         return picture.convert("RGBA")
-    return picture.convert("L" if picture.mode in ("1", "L", "I;16", "I", "F") else "RGB")
+    return picture.convert("L") if picture.mode in ("1", "L") else to_rgb(picture)

@@ -83,7 +83,7 @@ def sample(
 
 def _mixed(logits: Tensor, guidance: float) -> Tensor:
     """`null + guidance * (told - null)`, (B, buckets) float64 on the CPU."""
-    logits = logits.double().cpu()
+    logits = logits.cpu().double()  # not every device has float64
     if guidance == 1:
         return logits
     told, null = logits.chunk(2)

@@ -27,6 +27,7 @@ from suffuse.systems import boxes, generate
 from suffuse.systems.additions import LoraFile, embedding, lora
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.generate import Job, Known, Steps
+from suffuse.systems.generates import Generates
 from suffuse.systems.request import Progress, Request
 from suffuse.weights.embedding import with_embeddings
 from suffuse.weights.load import open_parts
@@ -76,7 +77,7 @@ def _opened(
 
 
 @dataclass(frozen=True, eq=False)
-class LatentDiffusion:
+class LatentDiffusion(Generates):
     """A text-to-image system made of `parts`; it holds no state between calls.
 
     loras, embeddings: what is in them already
@@ -146,27 +147,6 @@ class LatentDiffusion:
         if request.embeddings is None and self.embeddings:
             request = replace(request, embeddings=self.embeddings)
         return request
-
-    def generate(
-        self,
-        prompt: str | Request,
-        negative: str = "",
-        *,
-        noise: Tensor | None = None,
-        together: int = 1,
-        judge: Clip | None = None,
-        **fields: Any,
-    ) -> list[Image]:
-        """Pictures for a prompt; `fields` are those of `Request`.
-
-        noise: the initial latent (n, C, H/f, W/f), standard normal, in place of the seed's
-        together: how many images share a batch. Numbers may differ in the last digits with the
-            batch size, so the default keeps every image the same alone or among others.
-        judge: the CLIP that says which pictures are kept of `best_of`; the bundled one by default
-        """
-        request = prompt if isinstance(prompt, Request) else Request(prompt, negative, **fields)
-        progress = self.stream(request, noise=noise, together=together, judge=judge)
-        return [step.result for step in progress if step.result is not None]
 
     def stream(
         self,

@@ -143,7 +143,7 @@ def inverted(
     """Pictures of the decoder's size -> z by CLIP, and x_T by DDIM's inverse under it."""
     z = torch.cat([system.embed_image(picture) for picture in pictures])
     x = torch.cat([system.decoder.encode(picture) for picture in pictures])
-    denoiser = system.decoder.denoiser(z, [""] * len(z), how.guidance)
+    denoiser = system.decoder.clean.denoiser(z, [""] * len(z), how.guidance)
     for step in ddim_inverse(denoiser, x, system.decoder.grid(how.steps), how.rounds, NEAR):
         x = step.x
         tick()
@@ -166,7 +166,7 @@ def decoded(
     """
     decoder, x = system.decoder, pair.noise
     noise = Noise(seeds or [0] * len(x), tuple(x.shape[1:]), x.device, x.dtype)
-    denoiser = decoder.denoiser(pair.z, [""] * len(x), how.guidance)
+    denoiser = decoder.clean.denoiser(pair.z, [""] * len(x), how.guidance)
     for step in SAMPLERS["ddim"](denoiser, x, decoder.grid(how.steps), noise, eta=eta):
         x = step.x
         tick()
@@ -217,8 +217,8 @@ def _end(system: System, source: Picture, asked: Manipulation, tick: Tick) -> Pa
     if asked.seed is None:
         return inverted(system, [picture], asked.how, tick)
     start = system.decoder.grid(asked.how.steps).start
-    noise = Noise([asked.seed], system.decoder.shape)() * start
-    return Pair(system.embed_image(picture), noise.to(system.decoder.encode(picture)))
+    z = system.embed_image(picture)
+    return Pair(z, Noise([asked.seed], system.decoder.shape, z.device)() * start)
 
 
 def _edit(system: System, asked: Manipulation, tick: Tick) -> Iterator[Image]:

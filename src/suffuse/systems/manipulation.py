@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from suffuse.errors import SuffuseError
 from suffuse.systems.checks import number, text, whole
-from suffuse.systems.request import LARGEST_SEED, find_picture, fingerprint, open_picture
+from suffuse.systems.request import (
+    LARGEST_SEED,
+    check_picture,
+    find_picture,
+    fingerprint,
+    open_picture,
+)
 
 if TYPE_CHECKING:
     from suffuse.systems.request import Picture
@@ -70,6 +76,10 @@ class Manipulation:
         put = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731  (frozen)
         if self.kind not in get_args(Kind):
             raise SuffuseError(f"kind must be one of {', '.join(get_args(Kind))}, not {self.kind}")
+        if self.image is None:
+            raise SuffuseError(f"name a picture to {self.kind}")
+        for name in ("image", "other"):
+            check_picture(name, getattr(self, name))
         whole("n", self.n, 1, optional=False)
         put("eta", number("eta", self.eta, 0.0))
         seed = whole("seed", self.seed, -1, optional=True)

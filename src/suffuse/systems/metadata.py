@@ -47,6 +47,15 @@ class Origin:
     hash: str | None = None
     dtype: str | None = None
 
+    def unlike(self, other: Origin) -> str | None:
+        """A line where `other`, which is to repeat a picture of this model, is another one.
+
+        Hashes may be their first ten digits, which is what the web UI writes.
+        """
+        if not self.hash or (other.hash or "").startswith(self.hash):
+            return None
+        return f"{other.name} is not the model of that picture ({self.name}): it will differ"
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -152,8 +161,10 @@ def _ours(name: str, texts: Mapping[str, str]) -> Metadata:
     try:
         body = json.loads(texts["suffuse"])
         model, version, manipulation = (body.get(n) for n in ("model", "version", "manipulation"))
-        request = body["request"] if manipulation is None else None
-        said = {"prompt": manipulation["after"]} if request is None else request
+        if manipulation is None:
+            said = request = body["request"]
+        else:  # has no prompt; both of these must be there
+            said, request = {"prompt": manipulation["after"], "kind": manipulation["kind"]}, None
         prompt, negative = str(said["prompt"]), str(said.get("negative", ""))
         origin = None if model is None else Origin(**model)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -109,7 +109,7 @@ class Request:
             if self.grid is not None:
                 raise SuffuseError("respacing and grid both say which steps to take: give one")
         for name in PICTURES:
-            _picture(name, getattr(self, name))
+            check_picture(name, getattr(self, name))
         for name, one in _ADDITIONS.items():
             if (given := getattr(self, name)) is not None:
                 put(name, tuple(map(one, additions.listed(name, given))))
@@ -227,14 +227,9 @@ def open_picture(source: Picture, role: str, mode: str) -> Image:
 
     `mode` is the PIL mode of the answer ("RGB" or "L"); `role` names the picture in errors.
     """
-    from PIL import Image
+    from suffuse.data.decode import to_rgb
 
-    upright = open_upright(source, role)
-    if "A" in upright.getbands() or "transparency" in upright.info:
-        layer = upright.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        upright = Image.alpha_composite(white, layer)
-    return upright.convert(mode)
+    return to_rgb(open_upright(source, role)).convert(mode)
 
 
 def open_upright(source: Picture, role: str) -> Image:
@@ -299,7 +294,7 @@ def _size(image: Image) -> str:
     return f"{image.width}x{image.height}"
 
 
-def _picture(name: str, value: Any) -> None:
+def check_picture(name: str, value: Any) -> None:
     if value is None or isinstance(value, (str, PathLike)):
         return
     from PIL.Image import Image

@@ -192,7 +192,8 @@ class Index:
 
     def _join(self, waiting: list[np.ndarray]) -> list[np.ndarray]:
         """Takes rows over; what still waits then is nothing."""
-        self.vectors = np.concatenate([self.vectors, *waiting])
+        # Interrupted, rows may be here before their names, or twice.
+        self.vectors = np.concatenate([self.vectors, *waiting])[: len(self.stamps)]
         self._finder = None
         return []
 

@@ -7,7 +7,7 @@ is behind `Decoder`; variations, blends and text diffs are written for that.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,7 +24,7 @@ from suffuse.errors import SuffuseError
 from suffuse.systems import generate
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.latent import LatentDiffusion
-from suffuse.systems.unclip_door import Door, joined
+from suffuse.systems.unclip_door import Door, NoisedEmbedding, joined
 from suffuse.systems.unclip_prior import Embedder
 from suffuse.weights.scheduler import Sampling
 from suffuse.weights.unclip import PixelDecoderParts
@@ -54,6 +54,11 @@ class Decoder(Protocol):
     @property
     def sampling(self) -> Sampling:
         """How it is sampled where nothing else is asked for."""
+        ...
+
+    @property
+    def clean(self) -> Decoder:
+        """The same for embeddings that get no noise, where it is made for some."""
         ...
 
     def encode(self, picture: Image) -> Tensor:
@@ -148,6 +153,11 @@ class LatentDecoder:
     def sampling(self) -> Sampling:
         return self.model.parts.sampling
 
+    @property
+    def clean(self) -> LatentDecoder:
+        door = self.projection
+        return replace(self, projection=door.clean) if isinstance(door, NoisedEmbedding) else self
+
     @torch.inference_mode()
     def encode(self, picture: Image) -> Tensor:
         parts = self.model.parts
@@ -218,6 +228,10 @@ class PixelDecoder:
     @property
     def sampling(self) -> Sampling:
         return self.parts.sampling
+
+    @property
+    def clean(self) -> PixelDecoder:
+        return self
 
     @property
     def device(self) -> torch.device:

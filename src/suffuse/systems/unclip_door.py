@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -87,6 +87,11 @@ class NoisedEmbedding:
     @property
     def time(self) -> int:
         return 2 * self.embedding
+
+    @property
+    def clean(self) -> NoisedEmbedding:
+        """The same for embeddings without noise."""
+        return replace(self, level=0)
 
     def blurred(self, z: Tensor, noise: Tensor) -> Tensor:
         """Embeddings (B, D) with noise (B, D)."""

@@ -83,9 +83,7 @@ class Embedder:
         ids = window_ids(tokenizer, [text], note).to(self.device)
         found = tower(ids)
         assert found.pooled is not None
-        count = min(len(tokenizer.encode(text)) + 2, tokenizer.window)  # begin and end
-        mask = torch.arange(tokenizer.window, device=self.device)[None] < count
-        return Captions(self._sized(found.pooled), found.last, mask)
+        return Captions(self._sized(found.pooled), found.last, counted(ids, tokenizer.eos))
 
     def texts(self, texts: Sequence[str], note: Note = _warn) -> Tensor:
         """Texts -> (N, D)."""
@@ -110,9 +108,15 @@ class Embedder:
         return normalize(z, dim=1) if self.towers.unit else z
 
 
+def counted(ids: Tensor, eos: int) -> Tensor:
+    """Which tokens of (B, L) are a caption's: up to the first end, that included, (B, L) bool."""
+    ended = (ids == eos).cumsum(1)
+    return (ended == 0) | ((ended == 1) & (ids == eos))
+
+
 @dataclass(frozen=True, eq=False)
 class PriorNet:
-    """A prior in the form of the networks that draw pictures: x is (B, D), or (B, D, 1, 1)."""
+    """A prior in the form of the networks that draw pictures: embeddings are (B, D, 1, 1)."""
 
     network: DiffusionPrior
 
@@ -122,8 +126,8 @@ class PriorNet:
     def __call__(self, x: Tensor, label: Tensor, context: Cond) -> Tensor:
         text, states, mask = context.vector, context.tokens, context.mask
         assert text is not None and states is not None and mask is not None
-        found = self.network(repeat_rows(x.flatten(1), len(text)), label, text, states, mask)
-        return found.unflatten(1, x.shape[1:])
+        x = repeat_rows(x[..., 0, 0], len(text))
+        return self.network(x, label, text, states, mask)[..., None, None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +152,7 @@ class Prior:
     def sample(
         self, x: Tensor, noise: Noise, captions: Captions, null: Captions, grid: Grid
     ) -> Iterator[Step]:
-        """From x (B, draws, D), standard normal, to normalised embeddings of the same shape.
+        """From x (B, draws, D) of the grid's first level to normalised embeddings of that shape.
 
         captions, null: what to draw, and what guidance leads away from, of B rows or 1
         """
@@ -164,12 +168,12 @@ class Prior:
         drawn = noise.shaped(*x.shape[1:])
 
         def fresh() -> Tensor:
-            return drawn().flatten(0, 1)  # (B * draws, D)
+            return drawn().flatten(0, 1)[..., None, None]  # (B * draws, D, 1, 1)
 
-        start = x.flatten(0, 1) * grid.start
+        start = x.flatten(0, 1)[..., None, None]
         sampler = SAMPLERS[sampling.sampler]
         for step in sampler(denoiser, start, grid, fresh, **sampling.options):
-            shaped = (part.unflatten(0, (count, draws)) for part in (step.x, step.x0))
+            shaped = (p[..., 0, 0].unflatten(0, (count, draws)) for p in (step.x, step.x0))
             yield Step(step.i, *shaped)
 
     def chosen(self, x: Tensor, captions: Captions) -> Tensor:
@@ -192,7 +196,8 @@ class Prior:
         noise = Noise(seeds, self.shape, device)
         captions = self.embedder.captions(texts, note)
         null = self.embedder.captions([negative], note)
-        *_, last = self.sample(noise(), noise, captions, null, self.grid)
+        grid = self.grid
+        *_, last = self.sample(noise() * grid.start, noise, captions, null, grid)
         return self.chosen(last.x, captions)
 
 

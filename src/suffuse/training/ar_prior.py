@@ -214,7 +214,8 @@ def ar_prior_stage(
     parts = open_clip_parts(clip, device=device)
     text = TextEncoder(parts.tokenizer, parts.model.text)
     if data is not None and data.endswith(".safetensors"):
-        return ARPriorStage(preset, parts, _read(data), seed=seed, note=note)
+        return ARPriorStage(preset, parts, _read(data, parts), seed=seed, note=note)
+    pictures = None
     if data is None:
         held_out = embed(parts, text, scenes(preset.world, HELD_OUT, seed, "test"))
         seen, whose = scenes(preset.world, preset.scenes, seed), repr((preset.scenes, preset.world))
@@ -228,14 +229,18 @@ def ar_prior_stage(
 
     def made() -> EmbeddedSet:
         note("looking at the pictures")
-        return embed(parts, text, seen)
+        found = embed(parts, text, seen)
+        if pictures is not None and (notice := pictures.broken.notice()):
+            note(notice)
+        return found
 
     found = kept(made, output / FILE, origin.hexdigest(), note)
     return ARPriorStage(preset, parts, found, held_out=held_out, seed=seed, note=note)
 
 
-def _read(path: str) -> EmbeddedSet:
-    """Embeddings that somebody made. Raises SuffuseError where they do not fit together."""
+def _read(path: str, clip: ClipParts) -> EmbeddedSet:
+    """Embeddings that somebody made. Raises SuffuseError where they do not fit together, and for
+    tokens that are not those of `clip`."""
     file = open_tensors(path)
     lacking = [name for name in ("z", "ids") if name not in file]
     if lacking:
@@ -246,4 +251,9 @@ def _read(path: str) -> EmbeddedSet:
         raise SuffuseError(f"{path}: z (N, D) and ids (N, captions, L) do not fit: {shapes}")
     if not bool(z.isfinite().all()):
         raise SuffuseError(f"{path}: holds embeddings that are not finite")
+    window, vocab = clip.tokenizer.window, clip.model.text.config.vocab
+    if ids.shape[2] != window or not 0 <= int(ids.min()) <= int(ids.max()) < vocab:
+        raise SuffuseError(
+            f"{path}: ids are no tokens of {clip.info.name}, which reads {window} of {vocab} kinds"
+        )
     return EmbeddedSet(normalize(z, dim=1), ids, torch.empty(len(z), 0, 1, 1))

@@ -46,7 +46,7 @@ def _published(
     lr: float,
     score: str,
     cost: str,
-    decay: float = 0.999,
+    beta: float = 0.999,
 ) -> ClipPreset:
     """Tables 18 to 20 of the paper: 32 epochs of 400 million pairs in batches of 32,768. The rate
     there falls along a cosine; here it is level and then falls along a line."""
@@ -56,7 +56,8 @@ def _published(
         lr=lr,
         warmup=2000,
         weight_decay=0.2,
-        betas=(0.9, decay),
+        decayed="matrices",
+        betas=(0.9, beta),
         save_every=1000,
         sample_every=10_000,
     )
@@ -139,7 +140,7 @@ CLIPS = {
         5e-4,
         "ImageNet, zero-shot: 63.2 %",
         "12 days on 256 V100s for ViT-L/14",
-        decay=0.98,
+        beta=0.98,
     ),
     "vit-l-14": _published(
         "ViT-L/14",
@@ -148,6 +149,6 @@ CLIPS = {
         4e-4,
         "ImageNet, zero-shot: 75.3 %",
         "12 days on 256 V100s",
-        decay=0.98,
+        beta=0.98,
     ),
 }

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from suffuse.data.sources import open_stream
 from suffuse.errors import SuffuseError
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.clip import Clip, ClipText
@@ -21,6 +22,8 @@ from suffuse.training.stages import opened, take
 from suffuse.weights.clip import ClipParts, open_clip_parts, save_clip
 from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.parts import Info
+
+LOOKED_AT = 16  # pictures, to see whether they have captions
 
 
 def clip_stage(
@@ -49,10 +52,16 @@ def clip_stage(
         raise SuffuseError("this preset has no pictures of its own: name a folder with --data")
     torch.manual_seed(seed)
     pictures = opened(data, preset.preprocess, streaming)
-    text = _text(preset, pictures, output, seed, note)
-    net = Clip(text.tower, tower(preset.image))
-    if init is not None:
-        take(net, open_clip_parts(init).model, init, "CLIP")
+    if data is not None:
+        _check_captions(data, preset, streaming, seed)
+    if init is None:
+        text = _text(preset, pictures, output, seed, note)
+        net = Clip(text.tower, tower(preset.image))
+    else:
+        text, net = _begun(preset, init)
+    if preset.words == "bundled" and (pictures is None or init is not None):
+        for part in (net.text.token, net.text.position, *net.text.blocks[: preset.frozen]):
+            part.requires_grad_(False)
     channels_last(net.image)
     if pictures is None:
         chosen: Captioned | Rivals = Rivals(preset.world, text, cells_across(preset.image))
@@ -76,6 +85,32 @@ def cells_across(config: ClipVisionConfig | ClipResNetConfig) -> int:
     return round(config.cells**0.5)
 
 
+def _check_captions(data: str, preset: ClipPreset, streaming: bool, seed: int) -> None:
+    # A stream that is read in order would have to be wound back: it is another one.
+    first = open_stream(data, preset.preprocess, streaming=streaming)
+    if not any(first.batch(0, LOOKED_AT, seed).captions):
+        raise SuffuseError(
+            f"none of the first pictures of '{data}' has a caption: these stand in metadata.jsonl, "
+            "or in text files beside the pictures"
+        )
+
+
+def _begun(preset: ClipPreset, init: Path) -> tuple[TextEncoder, Clip]:
+    """A trained CLIP in the shapes of the preset, with the tokenizer that its words are of.
+
+    Raises SuffuseError where it has others.
+    """
+    given = open_clip_parts(init)
+    said, seen = given.model.text.config, given.model.image.config
+    own, image = replace(preset.text, eos=said.eos, activation=said.activation), preset.image
+    if isinstance(image, ClipVisionConfig) and isinstance(seen, ClipVisionConfig):
+        image = replace(image, activation=seen.activation)
+    text = TextEncoder(given.tokenizer, ClipText(own))
+    net = Clip(text.tower, tower(image))
+    take(net, given.model, init, "CLIP")
+    return text, net
+
+
 def _text(
     preset: ClipPreset, pictures: Pictures | None, output: Path, seed: int, note: Note
 ) -> TextEncoder:
@@ -92,6 +127,4 @@ def _text(
         made.projection.weight.copy_(torch.eye(made.projection.out_features, width))
     missing = made.load_state_dict(parts.text.state_dict(), strict=False).missing_keys
     assert missing == ["projection.weight"], missing
-    for part in (made.token, made.position, *made.blocks[: preset.frozen]):
-        part.requires_grad_(False)
     return TextEncoder(parts.tokenizer, made)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from suffuse.errors import SuffuseError
 from suffuse.networks.attention import GatedFeedForward, SelfAttention
 from suffuse.networks.blocks import ResBlock
 from suffuse.networks.transformer import Block
@@ -26,9 +27,12 @@ UNITS = (ResBlock, SelfAttention, GatedFeedForward, Block)
 
 
 class Team:
-    """This process among its peers: `rank` of `size`, on `device`."""
+    """This process among its peers: `rank` of `size`, on `device`.
 
-    def __init__(self) -> None:
+    alone: as if there were no others, for what one process does before them (see `first`)
+    """
+
+    def __init__(self, alone: bool = False) -> None:
         from accelerate import Accelerator
         from accelerate.utils import (
             DistributedDataParallelKwargs,
@@ -46,6 +50,8 @@ class Team:
             kwargs_handlers=[patience, unused],
         )
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        if alone:
+            self.rank, self.size = 0, 1
         self.main, self.device = self.rank == 0, self.accelerator.device
         # `accelerate launch --use_fsdp`. Sharding itself is torch's: accelerate's takes one network
         # and one optimizer, on GPUs only.
@@ -56,10 +62,13 @@ class Team:
         return self.accelerator.main_process_first()
 
     def wait(self) -> None:
-        self.accelerator.wait_for_everyone()
+        if self.size > 1:
+            self.accelerator.wait_for_everyone()
 
     def wrap(self, objective: nn.Module) -> nn.Module:
         """Moves `objective` to the device; calls of the result add the gradients up."""
+        if self.size == 1:
+            return objective.to(self.device)
         if not self.sharded:
             return self.accelerator.prepare_model(objective)
         from torch.distributed.device_mesh import init_device_mesh
@@ -67,6 +76,11 @@ class Team:
 
         objective.to(self.device)
         for weight in objective.parameters():  # it takes no channels-last layout
+            if not weight.ndim:
+                raise SuffuseError(
+                    "a network with a single number for a weight, as CLIP's temperature is, cannot "
+                    "be sharded: leave ACCELERATE_USE_FSDP out"
+                )
             weight.data = weight.data.contiguous()
         mesh = init_device_mesh(self.device.type, (self.size,))
         for module in list(objective.modules()):
@@ -77,7 +91,8 @@ class Team:
 
     def unsynced(self, model: nn.Module) -> AbstractContextManager[Any]:
         """In this block gradients are added up here and not yet among the processes."""
-        return nullcontext() if self.sharded else self.accelerator.no_sync(model)
+        apart = self.size > 1 and not self.sharded
+        return self.accelerator.no_sync(model) if apart else nullcontext()
 
     def settle(self, model: nn.Module) -> None:
         """Puts gathered weights back into shards, as only a backward pass does by itself."""

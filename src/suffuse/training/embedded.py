@@ -103,7 +103,8 @@ def embed(
         if codec is None:
             latents.append(torch.empty(len(pictures), 0, 1, 1, dtype=torch.float16))
         else:
-            latents.append(codec.encode(to_tensor(pictures)).mode.half().contiguous())
+            images = to_tensor(pictures).to(device)  # CLIP and the autoencoder are on one device
+            latents.append(codec.encode(images).mode.half().contiguous().cpu())
     return EmbeddedSet(torch.cat(z), torch.cat(ids), torch.cat(latents))
 
 

@@ -144,8 +144,14 @@ class Run:
 
     def _optimizer(self, weights: list[nn.Parameter]) -> torch.optim.Optimizer:
         p = self.plan
+        groups: list[dict[str, Any]] = [{"params": weights}]
+        if p.decayed == "matrices":
+            groups = [
+                {"params": [weight for weight in weights if weight.ndim > 1]},
+                {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+            ]
         return torch.optim.AdamW(
-            weights, lr=p.lr, betas=p.betas, weight_decay=p.weight_decay, fused=True
+            groups, lr=p.lr, betas=p.betas, weight_decay=p.weight_decay, fused=True
         )
 
     def data(self) -> Iterator[list[Any]]:

@@ -35,6 +35,7 @@ class Plan:
     warmup: int = 200  # steps of linear growth
     cooldown: float = 0.3  # share of the steps over which the rate falls linearly to zero
     weight_decay: float = 0.01
+    decayed: Literal["all", "matrices"] = "all"  # weights that it is for; else not gains and biases
     betas: tuple[float, float] = (0.9, 0.99)
     clip: float = 1.0  # largest norm of the gradient
     ema: float = 0.999  # decay of the moving average

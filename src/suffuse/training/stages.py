@@ -29,6 +29,7 @@ from suffuse.training.autoencoder import (
     unit_channels,
 )
 from suffuse.training.checkpoint import checkpoints
+from suffuse.training.distributed import Team
 from suffuse.training.encode import (
     Note,
     Pictures,
@@ -264,7 +265,8 @@ def _read(
     assert preset.reading is not None
     note("teaching the text encoder to read captions")
     stage = ReadingStage(tower, ids, preset.world, seed=seed)
-    train(stage, preset.reading, output, seed=seed, resume=bool(checkpoints(output)), report=told)
+    begun, alone = bool(checkpoints(output)), Team(alone=True)
+    train(stage, preset.reading, output, seed=seed, resume=begun, report=told, team=alone)
 
 
 def _only(nets: nn.ModuleDict, name: str) -> Any:

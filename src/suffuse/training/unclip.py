@@ -24,7 +24,7 @@ from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
 from suffuse.systems.encoders import TextEncoder
 from suffuse.systems.unclip_door import joined
-from suffuse.systems.unclip_prior import PriorNet
+from suffuse.systems.unclip_prior import PriorNet, counted
 from suffuse.training.embedded import Batch, EmbeddedSet
 from suffuse.training.noising import Levels, Noising
 from suffuse.training.tuning import Adapters
@@ -180,12 +180,6 @@ class DecoderStage:
 
     def export(self, nets: nn.ModuleDict, folder: Path) -> None:
         self._export(nets, folder)
-
-
-def counted(ids: Tensor, eos: int) -> Tensor:
-    """Which tokens of (B, L) are a caption's: up to the first end, that included, (B, L) bool."""
-    ended = (ids == eos).cumsum(1)
-    return (ended == 0) | ((ended == 1) & (ids == eos))
 
 
 def _dropped(

@@ -26,7 +26,7 @@ from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.parts import Place
 from suffuse.weights.scheduler import from_config
 from suffuse.weights.unclip import PixelDecoderParts
-from suffuse.weights.unclip_own import Named, save_unclip
+from suffuse.weights.unclip_own import named, save_unclip
 from suffuse.weights.unclip_pixel import OwnPixelDecoder, open_behind
 
 
@@ -62,7 +62,7 @@ def pixel_decoder_stage(
 
     def export(parts: PixelDecoderParts, folder: Path) -> None:
         made = OwnPixelDecoder(parts, preset.steps, preset.guidance, behind)
-        save_unclip(folder, Named(clip, seeing.info.hash()), carried, made)
+        save_unclip(folder, named(clip, seeing.info), carried, made)
 
     def sample(parts: PixelDecoderParts, batch: Batch, path: Path) -> None:
         decoder = PixelDecoder(parts, Embedder(towers_of(seeing)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from suffuse.data.preprocess import Preprocess
 from suffuse.diffusion.noise import Noise
 from suffuse.diffusion.samplers import ddim
 from suffuse.errors import SuffuseError
+from suffuse.networks.autoencoder import Autoencoder
 from suffuse.networks.blocks import channels_last
 from suffuse.networks.clip import ClipText
 from suffuse.networks.prior import DiffusionPrior, PriorConfig
@@ -24,11 +24,11 @@ from suffuse.systems.latent import LatentDiffusion
 from suffuse.systems.unclip_decoder import Decoder, LatentDecoder
 from suffuse.training.autoencoder import contact_sheet
 from suffuse.training.checkpoint import checkpoints
+from suffuse.training.distributed import Team
 from suffuse.training.embedded import (
     AT_ONCE,
     Batch,
     EmbeddedSet,
-    Seen,
     embed,
     kept,
     of_folder,
@@ -46,11 +46,11 @@ from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.parts import Place
 from suffuse.weights.scheduler import from_config
 from suffuse.weights.unclip_own import (
-    Named,
     OwnDecoder,
     OwnPrior,
     PriorUse,
     index_of,
+    named,
     named_in,
     open_own_prior,
     save_unclip,
@@ -83,7 +83,7 @@ def prior_stage(
     pictures = _folder(data, preset.preprocess)
     source = _Source(preset, pictures, seed)
     told = f"{source.identity} {parts.info.hash()} {parts.tokenizer.backend.to_str()}"
-    make = lambda: embed(parts, text, source.seen(note))  # noqa: E731
+    make = lambda: source.embedded(parts, text, note)  # noqa: E731
     found = kept(make, output / FILE, told, note)
     config = PriorConfig(
         embedding=parts.width,
@@ -106,7 +106,7 @@ def prior_stage(
     def export(prior: DiffusionPrior, folder: Path) -> None:
         use = PriorUse(preset.steps, preset.guidance, preset.draws)
         made = OwnPrior(prior, dict(preset.scheduler), use)
-        save_unclip(folder, Named(clip, parts.info.hash()), made)
+        save_unclip(folder, named(clip, parts.info), made)
 
     return PriorStage(
         prior,
@@ -145,12 +145,19 @@ def decoder_stage(
     parts = open_parts(model or bundled(), device=device)  # whatever SUFFUSE_MODEL says
     channels_last(parts.unet)
     text = TextEncoder(parts.tokenizer, parts.text)
+    carried = None if prior is None else carried_prior(prior, seeing, Place(device))
+    taught = preset.lesson is not None and data is None
+    if taught and preset.tokens != parts.tokenizer.window:
+        raise SuffuseError(
+            f"the lesson is for as many tokens as captions have here, {parts.tokenizer.window}, "
+            f"not {preset.tokens}"
+        )
     pictures = _folder(data, preset.preprocess or own_size(parts))
     source = _Source(preset, pictures, seed)
     codec = parts.autoencoder
     words = text.tokenizer.backend.to_str()
     of = fingerprint(codec, source.identity, str(seeing.info.hash()), words)
-    make = lambda: embed(seeing, text, source.seen(note), codec)  # noqa: E731
+    make = lambda: source.embedded(seeing, text, note, codec)  # noqa: E731
     found = kept(make, output / FILE, of, note)
     projection = ImageProjection(
         seeing.width,
@@ -165,18 +172,20 @@ def decoder_stage(
         held_out = _mixed(
             embed(seeing, text, scenes(preset.world, preset.held_out, seed, "test"), codec)
         )
-    if pictures is None and preset.lesson is not None and not checkpoints(output):
+    if taught and not checkpoints(output):
+        assert preset.lesson is not None
         lesson = LessonStage(projection, found, parts.text)
         note("teaching the projection what the text encoder says of pictures")
-        begun = bool(checkpoints(output / "lesson"))
-        train(lesson, preset.lesson, output / "lesson", seed=seed, resume=begun)
+        place = output / "lesson" / of[:12]  # of this CLIP, this model and these pictures
+        begun, alone = bool(checkpoints(place)), Team(alone=True)
+        train(lesson, preset.lesson, place, seed=seed, resume=begun, team=alone)
         if lesson.explained:  # else it was over before
             note(f"{lesson.explained:.0%} of it is learnt")
-    carried = None if prior is None else carried_prior(prior, seeing, Place(device))
+        torch.manual_seed(seed)  # adapters begin alike, whether there was still a lesson to give
 
     def export(nets: nn.ModuleDict, folder: Path) -> None:
         given: Any = nets
-        base = Named(model, parts.info.hash())
+        base = named(model, parts.info)
         made = OwnDecoder(
             given["projection"],
             given["unet"],
@@ -185,7 +194,7 @@ def decoder_stage(
             preset.steps,
             preset.guidance,
         )
-        save_unclip(folder, Named(clip, seeing.info.hash()), carried, made)
+        save_unclip(folder, named(clip, seeing.info), carried, made)
 
     def sample(projection: ImageProjection, path: Path) -> None:
         shown = found if held_out is None else held_out
@@ -216,9 +225,6 @@ class LessonStage:
     """
 
     def __init__(self, projection: ImageProjection, data: EmbeddedSet, tower: ClipText):
-        window = data.ids.shape[2]
-        if projection.count != window:
-            raise SuffuseError(f"a lesson is for {window} tokens, not {projection.count}")
         self.projection, self.data = projection, data
         self.explained = 0.0  # of what differs between pictures
         self.nets = nn.ModuleDict({"projection": projection})
@@ -264,12 +270,18 @@ class _Source:
         else:
             self.identity = f"{seed} {pictures.identity}"
 
-    def seen(self, note: Note) -> Iterator[Seen]:
+    def embedded(
+        self, clip: ClipParts, text: TextEncoder, note: Note, codec: Autoencoder | None = None
+    ) -> EmbeddedSet:
         if self.pictures is None:
             note(f"looking at {self.preset.scenes} scenes")
-            return scenes(self.preset.world, self.preset.scenes, self.seed)
+            drawn = scenes(self.preset.world, self.preset.scenes, self.seed)
+            return embed(clip, text, drawn, codec)
         note(f"looking at {len(self.pictures)} pictures")
-        return of_folder(self.pictures, self.seed)
+        made = embed(clip, text, of_folder(self.pictures, self.seed), codec)
+        if notice := self.pictures.broken.notice():
+            note(notice)
+        return made
 
 
 def carried_prior(prior: Path, clip: ClipParts, place: Place) -> OwnPrior:
@@ -301,7 +313,8 @@ def sheet(
 ) -> None:
     """Pictures, of whose x0 are `given`, above what the decoder draws of their embeddings z."""
     denoiser, grid = decoder.denoiser(z, [""] * len(z), preset.guidance), decoder.grid(preset.steps)
-    noise = Noise(range(len(z)), given.shape[1:], grid.alpha.device)
+    noise = Noise(range(len(z)), given.shape[1:], grid.device or "cpu")
     *_, last = ddim(denoiser, noise() * grid.start, grid, noise)
-    rows = [[np.asarray(decoder.picture(x[None])) for x in each] for each in (given, last.x)]
+    both = (given.to(last.x.device), last.x)
+    rows = [[np.asarray(decoder.picture(x[None])) for x in each] for each in both]
     contact_sheet([np.stack(row) for row in rows], path)

@@ -179,6 +179,8 @@ def open_own_prior(folder: Path, place: Place) -> OwnPrior:
     said = read_json(folder / OWN).get("prior", {}) if (folder / OWN).is_file() else {}
     try:
         use = PriorUse(**said)
+        if type(use.guidance) not in (int, float) or {type(use.steps), type(use.draws)} != {int}:
+            raise TypeError
     except TypeError:
         raise SuffuseError(f"{folder / OWN}: prior = {show(said)} is not supported") from None
     scheduler = read_json(folder / PRIOR_SCHEDULER / "scheduler_config.json")
@@ -260,6 +262,12 @@ def index_of(folder: Path) -> Mapping[str, Any]:
     raw = read_json(folder / INDEX)
     check_class(raw, "_class_name", (UNCLIP,), str(folder / INDEX))
     return raw
+
+
+def named(source: str | None, info: Info) -> Named:
+    """A model as a folder names it: a path as it is from anywhere, a Hub's name as it is."""
+    path = None if source is None else Path(source).expanduser()
+    return Named(str(path.resolve()) if path is not None and path.exists() else source, info.hash())
 
 
 def named_in(index: Mapping[str, Any], which: str, where: Path) -> Named:
