@@ -12,7 +12,9 @@ from PIL import Image
 from sight import clip, picture, saved
 
 from suffuse.errors import SuffuseError
+from suffuse.systems import search
 from suffuse.systems.clip import load_clip
+from suffuse.systems.looking import Looked, look
 from suffuse.systems.search import PLACE, Index
 
 CLIP = clip()
@@ -168,7 +170,7 @@ def test_empty_folders(tmp_path):
 
 
 def test_an_index_stopped_between_rows_and_names_opens_again(folder, monkeypatch):
-    class Stopped(search.Looked):
+    class Stopped(Looked):
         @property
         def which(self):
             raise KeyboardInterrupt

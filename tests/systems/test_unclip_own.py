@@ -6,6 +6,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -156,6 +157,31 @@ def test_a_decoder_of_another_width_is_refused(system: UnCLIP) -> None:
 def test_a_prior_that_is_used_oddly_is_refused(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder / "prior", tmp_path / "prior")
     own = tmp_path / "prior" / "suffuse.json"
-    own.write_text(json.dumps({"prior": {"steps": "many"}}))
-    with pytest.raises(SuffuseError, match="prior = .*many.* is not supported"):
-        load_prior(tmp_path / "prior", "cpu")
+    for said, line in (
+        ({"steps": "many"}, "prior: steps: .*'many'"),
+        ({"tempo": 1}, "there is no field tempo"),
+        ([], r"prior = \[\] is not supported"),
+    ):
+        own.write_text(json.dumps({"prior": said}))
+        with pytest.raises(SuffuseError, match=line):
+            load_prior(tmp_path / "prior", "cpu")
+
+
+def test_odd_configurations_are_refused_in_a_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "unclip", tmp_path / "unclip")
+
+    def refused(file: str, change: dict[str, Any], line: str) -> None:
+        path = tmp_path / "unclip" / file
+        before = path.read_text()
+        path.write_text(json.dumps({**json.loads(before), **change}))
+        with pytest.raises(SuffuseError, match=line) as caught:
+            load_unclip(tmp_path / "unclip", "cpu")
+        assert "\n" not in str(caught.value)
+        path.write_text(before)
+
+    refused("image_projection/config.json", {"embedding": 0}, "embedding = 0 is not supported")
+    refused("image_projection/config.json", {"embedding": -1}, "embedding = -1 is not supported")
+    refused("image_projection/config.json", {"scale": "a"}, "scale = 'a' is not supported")
+    refused("model_index.json", {"clip": {"source": 5, "hash": None}}, "with which clip")
+    refused("model_index.json", {"base": {"source": None, "hash": 7}}, "with which base")
+    refused("suffuse.json", {"steps": "x"}, "steps = 'x' is not supported")

@@ -1,6 +1,8 @@
 """The autoregressive prior: its coordinates, its cache, and learning what there is to learn."""
 
+import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -16,7 +18,7 @@ from suffuse.systems.ar_prior import sample
 from suffuse.training.ar_prior import AR_PRIORS, ARPriorPreset, ARPriorStage, ar_prior_stage
 from suffuse.training.embedded import EmbeddedSet
 from suffuse.training.plan import Plan
-from suffuse.weights.ar_prior import open_ar_prior
+from suffuse.weights.ar_prior import open_ar_prior, save_ar_prior
 from suffuse.weights.parts import Info
 
 CONFIG = ARPriorConfig(12, 6, 16, 4, vocab=20, tokens=5, width=32, layers=2, heads=4)
@@ -198,7 +200,7 @@ def test_tokens_of_another_clip_are_refused(tmp_path):
     z = torch.randn(8, 192)
     for ids in (torch.full((8, 1, 32), 60_000), torch.zeros(8, 1, 5, dtype=torch.int64)):
         save_file({"z": z, "ids": ids}, tmp_path / "z.safetensors")
-        with pytest.raises(SuffuseError, match="ids are no tokens of .*, which reads 32 of 1536"):
+        with pytest.raises(SuffuseError, match=r"ids are no tokens of .*, which reads 32 of 1536"):
             ar_prior_stage(AR_PRIORS["toy"], tmp_path, 0, data=str(tmp_path / "z.safetensors"))
 
 
@@ -207,5 +209,18 @@ def test_refusals(tmp_path):
         Coordinates(12, 8, 16).fit(torch.randn(5, 12))
     with pytest.raises(SuffuseError, match="is no prior that"):
         open_ar_prior(tmp_path)
+    for name in ("heads", "layers", "width", "vocab", "tokens"):
+        with pytest.raises(SuffuseError, match="every size must be at least 1"):
+            replace(CONFIG, **{name: 0})
+    save_ar_prior(random_prior(), tmp_path / "prior")
+    config = tmp_path / "prior" / "config.json"
+    said = json.loads(config.read_text())
+    for change, line in (
+        ({"width": 40}, "has the shape"),
+        ({"clip": 7}, "clip = 7 is not supported"),
+    ):
+        config.write_text(json.dumps({**said, **change}))
+        with pytest.raises(SuffuseError, match=line):
+            open_ar_prior(tmp_path / "prior")
     with pytest.raises(SuffuseError, match="captions of 5 tokens and embeddings of 12"):
         random_prior().begin(told(1)._replace(ids=torch.zeros(1, 4).long()))

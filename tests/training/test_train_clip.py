@@ -168,7 +168,7 @@ def test_a_clip_goes_on_with_the_words_it_knows(tmp_path):
 def test_pictures_without_words_are_refused(tmp_path):
     for i in range(3):
         Image.new("RGB", (32, 32), (i, 0, 0)).save(tmp_path / f"{i}.png")
-    with pytest.raises(SuffuseError, match="none of the first pictures of .* has a caption"):
+    with pytest.raises(SuffuseError, match=r"none of the first pictures of .* has a caption"):
         clip_stage(CLIPS["toy"], tmp_path / "out", 0, data=str(tmp_path))
 
 

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tiny import TOKENIZER, randomise
 from transformers import (
     CLIPConfig,
+    CLIPImageProcessorPil,
     CLIPModel,
     CLIPTokenizer,
     CLIPVisionModel,
@@ -100,7 +101,16 @@ def test_open_clip_folder_says_the_rest(tmp_path: Path) -> None:
     (tmp_path / CONFIG).write_text(json.dumps(said))
     parts = open_clip_parts(tmp_path)
     check(parts, load_file(GOLDEN / "open_clip" / "io.safetensors"), "quickgelu")
-    assert parts.prepare == ClipInput(32, 32, (0.5, 0.5, 0.5), (0.25, 0.5, 0.5))
+    assert parts.prepare == ClipInput(32, 32, (0.5, 0.5, 0.5), (0.25, 0.5, 0.5), rounded=True)
+    for wrong, line in (
+        ([1], r"preprocess_cfg = \[1\] is not supported"),
+        ({"mean": 5}, "mean = 5 is not supported"),
+        ({"std": [0, 0, 0]}, "std = "),
+        ({"mean": [0.5, float("nan"), 0.5]}, "mean = "),
+    ):
+        (tmp_path / CONFIG).write_text(json.dumps({**said, "preprocess_cfg": wrong}))
+        with pytest.raises(SuffuseError, match=line):
+            open_clip_parts(tmp_path)
     assert describe(tmp_path).hints["model"] == "ViT-64/8@32"
     said["model_cfg"]["text_cfg"]["hf_model_name"] = "xlm-roberta-base"  # type: ignore[index]
     (tmp_path / CONFIG).write_text(json.dumps(said))
@@ -334,6 +344,10 @@ def test_one_line_for_what_does_not_fit(tmp_path: Path, folder: Path) -> None:
         wrong |= {f"{name}_config": {**tower, "hidden_act": "relu"}, "model_type": "clip"}
         (tmp_path / "hf" / "config.json").write_text(json.dumps(wrong))
         refused("'relu'", tmp_path / "hf")
+        for field, odd in (("hidden_act", []), ("layer_norm_eps", None), ("layer_norm_eps", "x")):
+            wrong[f"{name}_config"] = {**tower, field: odd}
+            (tmp_path / "hf" / "config.json").write_text(json.dumps(wrong))
+            refused(f"{field} = .* is not supported", tmp_path / "hf")
 
 
 def test_a_text_must_end_where_the_tower_reads(folder: Path) -> None:
@@ -358,7 +372,11 @@ def test_pictures_are_prepared_as_the_reference_does() -> None:
     ("said", "match"),
     [
         ('{"size": "big"}', "is not a CLIP's preprocessing"),
-        ('{"image_mean": [1, 2]}', "three colours are expected"),
+        ('{"image_mean": [1, 2]}', "must be three numbers each"),
+        ('{"image_std": [1, NaN, 1]}', "must be three numbers each"),
+        ('{"image_std": [1, 0, 1]}', "are above 0"),
+        ('{"size": Infinity}', "is not a CLIP's preprocessing"),
+        ('{"rescale_factor": 1.0}', "rescale_factor must be 1/255"),
         ('{"resample": 2}', "only bicubic"),
         ('{"size": 32, "crop_size": 64}', "then a smaller crop"),
         ('{"do_center_crop": false}', "then a smaller crop"),
@@ -379,3 +397,18 @@ def test_a_strip_is_looked_at_in_its_middle() -> None:
     assert got.shape == (3, 224, 224)
     assert torch.allclose(got, got.amax((1, 2), keepdim=True))  # white all over
     assert got.amax() > 1.5
+
+
+@pytest.mark.parametrize("width", range(33, 45))
+def test_the_middle_is_where_torchvision_or_transformers_have_it(width: int) -> None:
+    """torchvision's CenterCrop begins at `int(round((width - crop) / 2))`, transformers' one at
+    the whole pixel before."""
+    ramp = Image.fromarray(np.arange(width * 32 * 3, dtype=np.uint8).reshape(32, width, 3))
+    levels = torch.from_numpy(np.array(ramp)).permute(2, 0, 1).float() / 255
+    whole = {"size": 32, "crop": 32, "mean": (0.0, 0.0, 0.0), "spread": (1.0, 1.0, 1.0)}
+    start = round((width - 32) / 2.0)
+    got = ClipInput(**whole, rounded=True).prepare(ramp)
+    assert torch.equal(got, levels[..., start : start + 32])
+    theirs = CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=32, do_normalize=False)
+    want = theirs(ramp, return_tensors="pt")["pixel_values"][0]
+    assert torch.allclose(ClipInput(**whole).prepare(ramp), want, atol=1e-6)

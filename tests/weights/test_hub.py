@@ -268,3 +268,12 @@ def test_download_then_offline(tmp_path: Path, hub: tuple[str, list[str]]) -> No
     count = len(fetched)
     assert run("org/name", offline=True) == [folder]
     assert len(fetched) == count
+
+
+def test_an_unclip_of_ours_is_whole() -> None:
+    lora = "pytorch_lora_weights.safetensors"
+    latent = ["model_index.json", lora, "suffuse.json", f"image_projection/{D}.safetensors"]
+    assert sorted(needed_files([*latent, "README.md"])) == sorted(latent)
+    below = [f"upsamplers/1/unet/{D}.safetensors", "upsamplers/1/unet/config.json"]
+    pixels = ["model_index.json", f"decoder/{D}.safetensors", "upsamplers/1/suffuse.json", *below]
+    assert sorted(needed_files([*pixels, "deep/er/x.safetensors", lora])) == sorted(pixels)

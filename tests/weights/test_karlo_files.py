@@ -175,6 +175,8 @@ def test_a_folder_of_its_own_files_opens(tmp_path: Path) -> None:
     [
         ({"class_embed_type": None}, "class_embed_type = None is not supported"),
         ({"norm_num_groups": 16}, "norm_num_groups = 16 is not supported"),
+        ({"up_block_types": 3}, "up_block_types = 3 is not supported"),
+        ({"down_block_types": None}, "down_block_types = None is not supported"),
         ({"attention_head_dim": 24}, "attention_head_dim = 24 is not supported"),
         ({"up_block_types": ["ResnetUpsampleBlock2D"] * 2}, "do not mirror"),
         ({"cross_attention_norm": "group_norm"}, "cross_attention_norm"),

@@ -148,3 +148,11 @@ def test_weights_of_the_right_precision_stay_on_the_map(module: nn.Module, tmp_p
     fill(made, KEYS, file, dtype=torch.float64)
     assert made.state_dict()["1.bias"].dtype == torch.float64
     assert made.state_dict()["1.bias"].is_contiguous()
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_numbers_that_are_no_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    torch.save({"weight": torch.ones(2, 2).to(dtype)}, tmp_path / "x.pt")
+    with pytest.raises(SuffuseError, match=f"'weight' holds {dtype}, which are no weights here"):
+        fill(layer, KeyMap((Row("weight", "weight"),)), open_tensors(tmp_path / "x.pt"))

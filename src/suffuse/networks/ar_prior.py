@@ -38,6 +38,8 @@ class ARPriorConfig:
     heads: int = 32
 
     def __post_init__(self) -> None:
+        if min(vars(self).values()) < 1:
+            raise SuffuseError("prior: every size must be at least 1")
         if self.width % self.heads:
             raise SuffuseError(f"prior: width {self.width} does not divide into {self.heads} heads")
         if not 1 <= self.coordinates <= self.embedding:

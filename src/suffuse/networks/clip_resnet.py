@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, relu, scaled_dot_product_attention
 
 from suffuse.errors import SuffuseError
+from suffuse.networks.attention import join_heads, split_heads
 
 EXPANSION = 4  # a block's output is so many times as wide as its middle
 
@@ -96,12 +97,10 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(2).transpose(1, 2)  # (B, cells, C)
         x = torch.cat((x.mean(dim=1, keepdim=True), x), dim=1) + self.position.weight
-        q, k, v = (self._split(f(t)) for f, t in ((self.q, x[:, :1]), (self.k, x), (self.v, x)))
+        asked = ((self.q, x[:, :1]), (self.k, x), (self.v, x))
+        q, k, v = (split_heads(project(tokens), self.heads) for project, tokens in asked)
         y = scaled_dot_product_attention(q, k, v)  # (B, heads, 1, C / heads)
-        return self.out(y.transpose(1, 2).flatten(1))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, C / heads)
+        return self.out(join_heads(y)[:, 0])
 
 
 class ClipResNet(nn.Module):

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from suffuse.networks.attention import join_heads, split_heads
+
 Activation = Literal["quick_gelu", "gelu"]
 
 
@@ -36,13 +38,10 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """mask: what is added before the softmax, (B or 1, 1, L, L), in place of `causal`."""
-        q, k, v = (self._split(f(x)) for f in (self.q, self.k, self.v))
+        q, k, v = (split_heads(f(x), self.heads) for f in (self.q, self.k, self.v))
         causal = self.causal and mask is None
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal)
-        return self.out(y.transpose(1, 2).flatten(2))  # (B, L, width)
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)  # (B, heads, L, width / heads)
+        return self.out(join_heads(y))
 
 
 class Mlp(nn.Module):

@@ -52,14 +52,14 @@ def load(
     source = path or os.environ.get("SUFFUSE_MODEL") or None
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    where = None if source is None else locate_source(source, place)[0]
+    where, name = (None, None) if source is None else locate_source(source, place)
     kind = None if where is None else kind_of(where)
     if where is None or kind is None:
         return latent.load(path, device, dtype, loras=loras, embeddings=embeddings, **hints)
-    told = {name: hints.pop(name, None) for name in HINTS.get(kind, ())}
-    told = {name: value for name, value in told.items() if value is not None}
+    told = {hint: hints.pop(hint, None) for hint in HINTS.get(kind, ())}
+    told = {hint: value for hint, value in told.items() if value is not None}
     added = {"loras": tuple(loras), "embeddings": tuple(embeddings), **hints}
-    if given := [name for name, value in added.items() if value]:
+    if given := [field for field, value in added.items() if value]:
         raise SuffuseError(f"{where}: {', '.join(given)} is for text-to-image models, this is none")
     if kind == "NCSNpp" and dtype == "auto":
         # Half precision cannot tell the last noise levels apart: it is used only if asked for.
@@ -69,6 +69,8 @@ def load(
             f"{where}: is a classifier and draws nothing itself: guide another model with it, as "
             "classifier of a request"
         )
+    if kind == "UnCLIP":
+        told["name"] = name
     return LOADERS[kind](where, place, **told)
 
 

@@ -78,8 +78,8 @@ def load_unclip(
     """
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
-    folder = bundled_unclip() if source is None else locate_source(source, place)[0]
-    return open_unclip(folder, place, noise_level)
+    folder, name = (bundled_unclip(), None) if source is None else locate_source(source, place)
+    return open_unclip(folder, place, noise_level, name)
 
 
 def load_prior(
@@ -94,11 +94,11 @@ def load_prior(
     chosen = choose_device(device)
     place = Place(chosen, choose_dtype(dtype, chosen))
     folder = bundled_unclip() if source is None else locate_source(source, place)[0]
-    name = _class_of(folder)
-    if name == KANDINSKY_PRIOR:
+    kind = _class_of(folder)
+    if kind == KANDINSKY_PRIOR:
         towers, prior = open_kandinsky_prior(folder, place)
         return Prior(_packed(prior), Embedder(towers))
-    if name == UNCLIP:
+    if kind == UNCLIP:
         clip = open_own_clip(folder, place)
         return _used(open_own_prior(folder, place), Embedder(towers_of(clip)))
     found = open_unclip(folder, place).prior
@@ -107,25 +107,30 @@ def load_prior(
     return found
 
 
-def open_unclip(folder: Path, place: Place, noise_level: int = 0) -> UnCLIP:
-    """The system of a folder, packed for inference. Raises SuffuseError."""
-    name = _class_of(folder)
-    if name is None:
-        return karlo(open_karlo_files(folder, place))
-    if name == KANDINSKY_PRIOR:
+def open_unclip(
+    folder: Path, place: Place, noise_level: int = 0, name: str | None = None
+) -> UnCLIP:
+    """The system of a folder, packed for inference; `name` where its own says nothing.
+
+    Raises SuffuseError.
+    """
+    kind = _class_of(folder)
+    if kind is None:
+        return karlo(open_karlo_files(folder, place, name))
+    if kind == KANDINSKY_PRIOR:
         raise SuffuseError(
             f"{folder}: is a prior alone, it makes embeddings and draws nothing: "
             "suffuse.systems.unclip_load.load_prior opens it"
         )
-    if name in STABLE:
-        return stable_unclip(open_stable_unclip(folder, place), noise_level)
-    if name not in (*KARLO, UNCLIP):
-        raise SuffuseError(f"{folder}: {show(name)} is no unCLIP, which are {', '.join(PIPELINES)}")
+    if kind in STABLE:
+        return stable_unclip(open_stable_unclip(folder, place, name), noise_level)
+    if kind not in (*KARLO, UNCLIP):
+        raise SuffuseError(f"{folder}: {show(kind)} is no unCLIP, which are {', '.join(PIPELINES)}")
     if noise_level:
         raise SuffuseError(f"{folder}: noise_level is for stable unCLIP, this is none")
-    if name == UNCLIP:
-        return own_unclip(open_own(folder, place, OWN_NAME if folder == BUNDLED else None))
-    return karlo(open_karlo(folder, place))
+    if kind == UNCLIP:
+        return own_unclip(open_own(folder, place, OWN_NAME if folder == BUNDLED else name))
+    return karlo(open_karlo(folder, place, name))
 
 
 def karlo(parts: KarloParts) -> UnCLIP:

@@ -13,8 +13,10 @@ from suffuse.networks.ar_prior import ARPrior, ARPriorConfig
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.fields import configured, plain
 from suffuse.weights.folder import read_json
-from suffuse.weights.parts import Place
+from suffuse.weights.mapping import KeyMap, Row
+from suffuse.weights.parts import Place, build
 from suffuse.weights.save import replace_folder, write_json
+from suffuse.weights.tensorfile import show
 
 CLASS = "ARPrior"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -30,7 +32,7 @@ def is_ar_prior(folder: Path) -> bool:
 def open_ar_prior(
     folder: str | PathLike[str], place: Place | None = None
 ) -> tuple[ARPrior, str | None]:
-    """The prior of a folder, and the hash of the CLIP that it was trained with.
+    """The prior of a folder, in float32, and the hash of the CLIP that it was trained with.
 
     Raises SuffuseError naming the file and what is wrong with it.
     """
@@ -39,18 +41,15 @@ def open_ar_prior(
         raise SuffuseError(f"{folder}: is no prior that `suffuse train ar-prior` makes")
     raw = dict(read_json(folder / CONFIG))
     clip = raw.pop(CLIP, None)
+    if clip is not None and not isinstance(clip, str):
+        raise SuffuseError(f"{folder / CONFIG}: {CLIP} = {show(clip)} is not supported")
     fields = {name: value for name, value in raw.items() if not name.startswith("_")}
     config = configured(ARPriorConfig(), fields, str(folder / CONFIG))
     file = open_tensors(folder / WEIGHTS)
-    net = ARPrior(config)
-    try:
-        net.load_state_dict({name: file.read(name, torch.float32) for name in file})
-    except RuntimeError as problem:
-        line = " ".join(str(problem).split())
-        raise SuffuseError(
-            f"{folder / WEIGHTS}: does not fit its {CONFIG} ({line[:120]})"
-        ) from None
-    return net.to(place.device).eval().requires_grad_(False), clip
+    place = Place(place.device, torch.float32)  # whatever is asked for: it takes little time
+    plainly = KeyMap(tuple(Row(name, name) for name in file))
+    net = build(lambda: ARPrior(config), plainly, file, place)
+    return net.requires_grad_(False), clip
 
 
 def save_ar_prior(

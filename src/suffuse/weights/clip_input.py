@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ class ClipInput:
     """How a CLIP takes pictures; the defaults are OpenAI's.
 
     size: what the shorter side is brought to, bicubic;  crop: the side of the middle that is kept
+    rounded: whether the corner of that middle is the nearest pixel, as in torchvision, by which
+        OpenAI and open_clip crop; else the one before, as in transformers
     """
 
     size: int = 224
     crop: int = 224
     mean: tuple[float, ...] = (0.48145466, 0.4578275, 0.40821073)
     spread: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
+    rounded: bool = False
 
     @classmethod
     def load(cls, folder: Path, image: int = 224) -> ClipInput:
@@ -48,15 +52,20 @@ class ClipInput:
                 tuple(map(float, raw.get("image_mean", cls.mean))),
                 tuple(map(float, raw.get("image_std", cls.spread))),
             )
-        except (ValueError, KeyError, TypeError) as wrong:
+        except (ValueError, KeyError, TypeError, OverflowError) as wrong:
             line = " ".join(str(wrong).split())
             raise SuffuseError(f"{path}: is not a CLIP's preprocessing ({line})") from None
         skipped = [name for name in _STEPS if raw.get(name) is False]
+        if raw.get("rescale_factor") is not None and raw["rescale_factor"] != 1 / 255:
+            raise SuffuseError(f"{path}: rescale_factor must be 1/255, as for every CLIP")
         if raw.get("resample", 3) != Image.Resampling.BICUBIC or made.crop > made.size or skipped:
             raise SuffuseError(f"{path}: only bicubic resizing, then a smaller crop, is supported")
-        if (len(made.mean), len(made.spread)) != (3, 3) or min(made.crop, *made.spread) <= 0:
+        numbers = (*made.mean, *made.spread)
+        if (len(made.mean), len(made.spread)) != (3, 3) or not all(map(isfinite, numbers)):
+            raise SuffuseError(f"{path}: image_mean and image_std must be three numbers each")
+        if min(made.crop, *made.spread) <= 0:
             raise SuffuseError(
-                f"{path}: is not a CLIP's preprocessing (three colours are expected)"
+                f"{path}: is not a CLIP's preprocessing (sizes and image_std are above 0)"
             )
         return made
 
@@ -86,7 +95,7 @@ class ClipInput:
             width, height = image.size
         sides = (self.size * width // short, self.size * height // short)
         image = image.resize(sides, Image.Resampling.BICUBIC)
-        image = _middle(image, self.crop, self.crop)
+        image = _middle(image, self.crop, self.crop, self.rounded)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255  # (3, H, W)
         mean, spread = (torch.tensor(row)[:, None, None] for row in (self.mean, self.spread))
         return (pixels - mean) / spread
@@ -108,6 +117,7 @@ def _said(folder: Path) -> tuple[Path, dict[str, Any]]:
     return path, read_json(path) if path.is_file() else {}
 
 
-def _middle(image: Image.Image, width: int, height: int) -> Image.Image:
-    x, y = (image.width - width) // 2, (image.height - height) // 2
+def _middle(image: Image.Image, width: int, height: int, rounded: bool = False) -> Image.Image:
+    x, y = (image.width - width) / 2, (image.height - height) / 2
+    x, y = (round(x), round(y)) if rounded else (int(x), int(y))
     return image.crop((x, y, x + width, y + height))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from math import isqrt
+from math import isfinite, isqrt
 from pathlib import Path
 from typing import Any
 
@@ -124,13 +124,18 @@ def open_clip_config(folder: Path) -> dict[str, Any]:
 def open_clip_input(config: Mapping[str, Any], image: int, where: str) -> ClipInput:
     """How `open_clip_config.json` has pictures prepared; OpenAI's way without one."""
     raw = config.get("preprocess_cfg") or {}
+    if not isinstance(raw, dict):
+        refuse(config, "preprocess_cfg", where)
     plain = {"mode": "RGB", "interpolation": "bicubic", "resize_mode": "shortest", "fill_color": 0}
     honour(raw, plain, {"mean", "std", "size"}, where)
-    plainly = ClipInput(image, image)
+    plainly = ClipInput(image, image, rounded=True)
     mean, spread = raw.get("mean", plainly.mean), raw.get("std", plainly.spread)
     for name, row in (("mean", mean), ("std", spread)):
-        if len(row) != 3 or not all(isinstance(n, (int, float)) for n in row):
+        sound = isinstance(row, (list, tuple)) and len(row) == 3
+        if not sound or not all(type(n) in (int, float) and isfinite(n) for n in row):
             refuse(raw, name, where)
+    if min(spread) <= 0:
+        refuse(raw, "std", where)
     return replace(plainly, mean=tuple(map(float, mean)), spread=tuple(map(float, spread)))
 
 
@@ -252,10 +257,13 @@ def _said(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     pool = text.get("pool_type", "argmax")
     honour(text, {"pool_type": pool if pool in _POOLS else None}, sizes, where)
     said: dict[str, Any] = {"activation": "quick_gelu" if model.get("quick_gelu") else "gelu"}
-    if "head_width" in vision and not isinstance(vision.get("layers"), list):  # no ResNet
+    if isinstance(vision.get("layers"), list):  # a ResNet
+        if vision.get("head_width", _HEAD) != _HEAD:
+            refuse(vision, "head_width", where)
+    elif vision:
         width, head = number(vision, "width", 768, where), number(vision, "head_width", 64, where)
         said["heads"] = max(1, width // head)
-    if "heads" in text:
+    if text:
         said["text_heads"] = number(text, "heads", 8, where)
     if pool == "eos":
         said["eos"] = number(text, "eos_id", 2, where)

@@ -21,6 +21,7 @@ from suffuse.weights.fields import (
     honour,
     number,
     numbers,
+    real,
     refuse,
     same,
 )
@@ -160,6 +161,8 @@ def text_config(raw: Json, where: str) -> ClipTextConfig:
 
 def text_tower(raw: Json, projection: int | None, where: str) -> ClipTextConfig:
     """The fields of a text tower, whether alone or a part of a CLIP."""
+    if raw.get("hidden_act", "quick_gelu") not in tuple(ACTIVATIONS):
+        refuse(raw, "hidden_act", where)
     return ClipTextConfig(
         vocab=number(raw, "vocab_size", 49408, where),
         width=number(raw, "hidden_size", 512, where),
@@ -168,7 +171,7 @@ def text_tower(raw: Json, projection: int | None, where: str) -> ClipTextConfig:
         context=number(raw, "max_position_embeddings", 77, where),
         intermediate=number(raw, "intermediate_size", 2048, where),
         activation=raw.get("hidden_act", "quick_gelu"),
-        eps=float(raw.get("layer_norm_eps", 1e-5)),
+        eps=real(raw, "layer_norm_eps", 1e-5, where),
         eos=number(raw, "eos_token_id", 49407, where),
         projection=projection,
     )
@@ -199,7 +202,7 @@ def vision_tower(raw: Json, projection: int | None, where: str) -> ClipVisionCon
     """The fields of a picture tower, whether alone or a part of a CLIP."""
     if raw.get("num_channels", 3) != 3:
         refuse(raw, "num_channels", where)
-    if raw.get("hidden_act", "quick_gelu") not in ACTIVATIONS:
+    if raw.get("hidden_act", "quick_gelu") not in tuple(ACTIVATIONS):
         refuse(raw, "hidden_act", where)
     return ClipVisionConfig(
         image=number(raw, "image_size", 224, where),
@@ -209,7 +212,7 @@ def vision_tower(raw: Json, projection: int | None, where: str) -> ClipVisionCon
         heads=number(raw, "num_attention_heads", 12, where),
         intermediate=number(raw, "intermediate_size", 3072, where),
         activation=raw.get("hidden_act", "quick_gelu"),
-        eps=float(raw.get("layer_norm_eps", 1e-5)),
+        eps=real(raw, "layer_norm_eps", 1e-5, where),
         projection=projection,
     )
 

@@ -46,6 +46,14 @@ def number(raw: Json, field: str, default: int, where: str) -> int:
     return value
 
 
+def real(raw: Json, field: str, default: float, where: str) -> float:
+    """A finite number above 0."""
+    value = raw.get(field, default)
+    if type(value) not in (int, float) or not 0 < value < float("inf"):
+        refuse(raw, field, where)
+    return float(value)
+
+
 def numbers(raw: Json, field: str, default: tuple[int, ...], where: str) -> tuple[int, ...]:
     """Whole numbers from 1 up, at least one."""
     value = raw.get(field, default)

@@ -164,6 +164,8 @@ class Own:
     decoder: tuple[int, ...] = ()  # its decoder's channels, if not the encoder's
     classes: tuple[str, ...] = ()  # names of a pixel model's classes
     enlarging: Enlarging | None = None  # of an upscaler
+    prior: Mapping[str, Any] = field(default_factory=dict)  # how that of an unCLIP is sampled
+    upsamplers: int = 0  # of an unCLIP: how many it has
 
 
 def read_own(folder: Path) -> Own:
@@ -184,7 +186,9 @@ def read_own(folder: Path) -> Own:
     upscale = raw.pop("upscale", None)
     enlarging = None if upscale is None else configured(Enlarging(), upscale, f"{file}: upscale")
     raw.pop("perceptual", None)  # for people: what its training compared pictures with
-    return Own(Defaults(**raw), patch, shortcut, decoder, classes, enlarging)
+    prior, upsamplers = raw.pop("prior", {}), raw.pop("upsamplers", 0)
+    told = Defaults(**raw)
+    return Own(told, patch, shortcut, decoder, classes, enlarging, prior, upsamplers)
 
 
 _OWN_KINDS: dict[str, tuple[type, ...]] = {
@@ -198,6 +202,8 @@ _OWN_KINDS: dict[str, tuple[type, ...]] = {
     "perceptual": (str,),
     "classes": (list,),
     "upscale": (dict,),
+    "prior": (dict,),
+    "upsamplers": (int,),
 }
 
 

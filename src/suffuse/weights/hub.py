@@ -65,7 +65,8 @@ def needed_files(files: Iterable[str], variant: str | None = None) -> list[str]:
     folders: dict[str, list[str]] = {}
     for file in files:
         folder, _, base = file.rpartition("/")
-        if folder.count("/") == 0 and folder not in _UNUSED:
+        deep = "/" in folder and not folder.startswith("upsamplers/")  # those of an unCLIP of ours
+        if not deep and folder not in _UNUSED:
             folders.setdefault(folder, []).append(base)
     whole = "model_index.json" in folders.get("", [])
     wanted: list[str] = []
@@ -73,6 +74,8 @@ def needed_files(files: Iterable[str], variant: str | None = None) -> list[str]:
         chosen = [n for n in names if n.endswith(_SMALL) and not is_index(Path(n))]
         if folder or not whole:  # beside a pipeline's folders lie copies of it in one file
             chosen += _weights(names, variant) or ([] if folder else _single(names))
+        elif "image_projection" in folders:  # an unCLIP of ours: what changes its base is no copy
+            chosen += [n for n in names if n == "pytorch_lora_weights.safetensors"]
         wanted += [f"{folder}/{n}" if folder else n for n in sorted(chosen)]
     return wanted if any(not f.endswith(_SMALL) for f in wanted) else []
 

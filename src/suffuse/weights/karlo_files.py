@@ -125,7 +125,7 @@ def open_karlo_prior(
         embedding=embedding,
         width=width,
         layers=count(file, "transformer.resblocks."),
-        heads=width // head_width,
+        heads=max(1, width // head_width),
         tokens=shape(file, "positional_embedding", 3)[1] - BEHIND,
     )
     return build(lambda: DiffusionPrior(config), karlo_prior(config), file, place or Place())

@@ -195,6 +195,10 @@ def fill(
     found = locate(keys, empty, file, below)
     weights = {}
     for name, (theirs, op) in found.items():
+        if file.dtype(theirs).is_floating_point != empty[name].dtype.is_floating_point:
+            raise SuffuseError(
+                f"{file.path}: {show(theirs)} holds {file.dtype(theirs)}, which are no weights here"
+            )
         weight = _read(file, theirs, torch.device(device), dtype)
         try:
             weight = op.read(weight)

@@ -22,7 +22,7 @@ from suffuse.text.tokenizer import Tokenizer, load_tokenizer
 from suffuse.weights.clip import open_clip_image
 from suffuse.weights.clip_input import ClipInput
 from suffuse.weights.containers import find_weights, open_tensors
-from suffuse.weights.fields import Json, check_class, number, refuse
+from suffuse.weights.fields import Json, check_class, number, real
 from suffuse.weights.folder import INDEX, open_text, read_json
 from suffuse.weights.maps.diffusers_unet import DIFFUSERS_KARLO
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR, text_projection
@@ -110,6 +110,17 @@ class KarloParts:
     def __post_init__(self) -> None:
         widths = {"decoder": self.decoder.projection.image.embedding}
         check_widths(self.towers, self.prior, widths, str(self.info.path))
+        check_states(self.decoder.projection, self.towers.text, str(self.info.path))
+
+
+def check_states(projection: TextProjection, text: ClipText | None, where: str) -> None:
+    """Raises SuffuseError where a decoder and a text tower are made for other captions."""
+    reads = projection.states.in_features
+    if text is not None and text.config.width != reads:
+        raise SuffuseError(
+            f"{where}: the decoder reads captions of {reads} numbers a token, the text encoder "
+            f"makes {text.config.width}"
+        )
 
 
 def check_widths(
@@ -236,9 +247,8 @@ def _projection(folder: Path, decoder: ADMConfig, place: Place) -> TextProjectio
             f"{decoder.context} and {decoder.embedding}"
         )
     # What UnCLIPTextProjModel has no field for, as in our priors.
-    states, scale = number(raw, "suffuse_states", embedding, where), raw.get("suffuse_scale", 1.0)
-    if not isinstance(scale, int | float):
-        refuse(raw, "suffuse_scale", where)
+    states = number(raw, "suffuse_states", embedding, where)
+    scale = real(raw, "suffuse_scale", 1.0, where)
     made = lambda: TextProjection(embedding, context, time, tokens, states, scale)  # noqa: E731
     return build(made, text_projection(tokens), file, place)
 

@@ -10,7 +10,17 @@ from suffuse.networks.pixel import ADMConfig
 from suffuse.networks.prior import PriorConfig
 from suffuse.networks.unclip import TextProjection
 from suffuse.weights.configs import UNET_FIXED, UNET_READ
-from suffuse.weights.fields import Json, check_class, each, honour, number, numbers, refuse, same
+from suffuse.weights.fields import (
+    Json,
+    check_class,
+    each,
+    honour,
+    number,
+    numbers,
+    real,
+    refuse,
+    same,
+)
 from suffuse.weights.pixel import check_groups
 
 HEAD_WIDTH = 64  # of Karlo's decoder, where a file does not say
@@ -128,10 +138,13 @@ def upsampler_config(raw: Json, where: str) -> ADMConfig:
     )
 
 
+_ABSENT = UNET_FIXED | {"add_attention": True}  # what diffusers takes absent fields for
+
+
 def _insist(raw: Json, fields: Json, where: str) -> None:
     """Refuse a field that is absent as well: diffusers' default would be another network."""
     for field, value in fields.items():
-        default = UNET_FIXED.get(field, value)
+        default = _ABSENT.get(field, value)
         if raw.get(field, default) != value:
             refuse(raw, field, where)
 
@@ -140,7 +153,8 @@ def _attends(raw: Json, levels: int, where: str) -> tuple[bool, ...]:
     """Which levels attend, from the names of their blocks; the way up must mirror the way down."""
     down, up = raw.get("down_block_types", ()), raw.get("up_block_types", ())
     for field, blocks, known in (("down", down, _DOWN), ("up", up, _UP)):
-        if len(blocks) != levels or not all(name in known for name in blocks):
+        fits = isinstance(blocks, (list, tuple)) and len(blocks) == levels
+        if not fits or not all(name in known for name in blocks):
             refuse(raw, f"{field}_block_types", where)
     attends = tuple(name == _DOWN[1] for name in down)
     if tuple(name == _UP[1] for name in reversed(up)) != attends:
@@ -202,7 +216,7 @@ def prior_config(raw: Json, where: str) -> PriorConfig:
         heads=heads,
         tokens=number(raw, "num_embeddings", 77, where),
         states=None if states is None else number(raw, "suffuse_states", 1, where),
-        text_scale=float(raw.get("suffuse_text_scale", 1.0)),
+        text_scale=real(raw, "suffuse_text_scale", 1.0, where),
     )
 
 

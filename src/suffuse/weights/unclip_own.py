@@ -27,8 +27,8 @@ from suffuse.networks.prior import DiffusionPrior
 from suffuse.networks.unclip import ImageProjection
 from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.containers import open_tensors
-from suffuse.weights.fields import check_class
-from suffuse.weights.folder import INDEX, OWN, read_json
+from suffuse.weights.fields import check_class, configured, number, real
+from suffuse.weights.folder import INDEX, OWN, read_json, read_own
 from suffuse.weights.load import bundled, open_parts
 from suffuse.weights.lora import FILES, Lora, merge_loras, save_lora
 from suffuse.weights.mapping import KeyMap, Row
@@ -36,8 +36,7 @@ from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
 from suffuse.weights.parts import Defaults, Info, Parts, Place, build, files_of
 from suffuse.weights.pixel import PixelModel
 from suffuse.weights.save import replace_folder, write_component, write_json
-from suffuse.weights.tensorfile import show
-from suffuse.weights.unclip import PixelDecoderParts, open_decoder
+from suffuse.weights.unclip import PixelDecoderParts, check_states, open_decoder
 from suffuse.weights.unclip_config import prior_config, prior_json
 from suffuse.weights.unclip_pixel import (
     DECODER,
@@ -131,6 +130,7 @@ def save_unclip(
             own |= {"steps": decoder.steps, "guidance": decoder.guidance}
         if isinstance(decoder, OwnPixelDecoder):
             index |= PARTS
+            own |= {"upsamplers": len(decoder.upsamplers)} if decoder.upsamplers else {}
             write_pixel_decoder(fresh, decoder, dtype)
         elif decoder is not None:
             index["base"] = asdict(decoder.base)
@@ -158,14 +158,13 @@ def projection_json(p: ImageProjection) -> dict[str, Any]:
 
 def open_projection(folder: Path, place: Place) -> ImageProjection:
     """Raises SuffuseError naming what is missing or unknown."""
-    raw = read_json(folder / "config.json")
-    wanted = ("embedding", "context", "time", "tokens", "scale", "hidden")
-    try:
-        sizes: Any = {name: raw[name] for name in wanted}
-        make = lambda: ImageProjection(**sizes)  # noqa: E731
-        return build(make, _PLAIN, open_tensors(folder / _WEIGHTS), place)
-    except (KeyError, TypeError, ValueError) as problem:
-        raise SuffuseError(f"{folder / 'config.json'}: {problem} is missing or unusable") from None
+    raw, where = read_json(folder / "config.json"), str(folder / "config.json")
+    needed = ("embedding", "context", "time", "tokens")
+    sizes: dict[str, Any] = {name: number(raw, name, 0, where) for name in needed}
+    sizes["hidden"] = None if raw.get("hidden") is None else number(raw, "hidden", 0, where)
+    sizes["scale"] = real(raw, "scale", 0, where)
+    make = lambda: ImageProjection(**sizes)  # noqa: E731
+    return build(make, _PLAIN, open_tensors(folder / _WEIGHTS), place)
 
 
 def open_own_prior(folder: Path, place: Place) -> OwnPrior:
@@ -176,13 +175,7 @@ def open_own_prior(folder: Path, place: Place) -> OwnPrior:
     config = prior_config(read_json(where), str(where))
     weights = open_tensors(folder / PRIOR / _WEIGHTS)
     network = build(lambda: DiffusionPrior(config), DIFFUSERS_PRIOR, weights, place)
-    said = read_json(folder / OWN).get("prior", {}) if (folder / OWN).is_file() else {}
-    try:
-        use = PriorUse(**said)
-        if type(use.guidance) not in (int, float) or {type(use.steps), type(use.draws)} != {int}:
-            raise TypeError
-    except TypeError:
-        raise SuffuseError(f"{folder / OWN}: prior = {show(said)} is not supported") from None
+    use = configured(PriorUse(), read_own(folder).prior, f"{folder / OWN}: prior")
     scheduler = read_json(folder / PRIOR_SCHEDULER / "scheduler_config.json")
     return OwnPrior(network, scheduler, use)
 
@@ -225,18 +218,19 @@ def open_own(folder: Path, place: Place, name: str | None = None) -> OwnParts:
     decoder: LatentDecoderParts | PixelDecoderParts
     if (folder / DECODER).is_dir():
         decoder, weights = open_decoder(folder, place)
+        check_states(decoder.projection, clip.model.text, str(folder))
         files = files_of(weights)
     else:
         decoder = _latent(folder, place)
         files = (folder / PROJECTION / _WEIGHTS, folder / FILES[0])
-    own = read_json(folder / OWN)
+    own = read_own(folder)
     return OwnParts(
         clip,
         decoder,
-        open_upsamplers(folder, place),
+        open_upsamplers(folder, own.upsamplers, place),
         open_own_prior(folder, place) if (folder / PRIOR).is_dir() else None,
         Info(name or folder.resolve().name, "Suffuse folder", folder, files),
-        Defaults(steps=own.get("steps"), guidance=own.get("guidance")),
+        own.defaults,
     )
 
 
@@ -273,6 +267,8 @@ def named(source: str | None, info: Info) -> Named:
 def named_in(index: Mapping[str, Any], which: str, where: Path) -> Named:
     """The model that the index says a folder was trained with. Raises SuffuseError."""
     raw = index.get(which)
-    if not isinstance(raw, dict) or set(raw) != {"source", "hash"}:
+    told = raw if isinstance(raw, dict) else {}
+    texts = (value is None or isinstance(value, str) for value in told.values())
+    if set(told) != {"source", "hash"} or not all(texts):
         raise SuffuseError(f"{where}: does not say with which {which} it was trained")
-    return Named(raw["source"], raw["hash"])
+    return Named(told["source"], told["hash"])

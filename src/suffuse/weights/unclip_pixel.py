@@ -61,9 +61,9 @@ def write_pixel_decoder(folder: Path, decoder: OwnPixelDecoder, dtype: torch.dty
         save_pixel(model, folder / UPSAMPLERS / str(number), dtype)
 
 
-def open_upsamplers(folder: Path, place: Place) -> tuple[PixelModel[Any], ...]:
-    """Those of such a folder, in order. Raises SuffuseError."""
-    numbers = sorted(int(p.name) for p in (folder / UPSAMPLERS).glob("*") if p.name.isdecimal())
+def open_upsamplers(folder: Path, count: int, place: Place) -> tuple[PixelModel[Any], ...]:
+    """So many of such a folder, in order. Raises SuffuseError."""
+    numbers = range(1, count + 1)
     return tuple(open_behind(folder / UPSAMPLERS / str(n), place) for n in numbers)
 
 

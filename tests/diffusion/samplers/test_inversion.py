@@ -67,3 +67,24 @@ def test_what_cannot_be_turned_round_stays_finite():
     denoiser = predict(lambda x, level: 9 * torch.sin(9 * x), "v")
     *_, noise = ddim_inverse(denoiser, torch.ones(1, 3, 2, 2), grid)
     assert noise.x.isfinite().all()
+
+
+def test_a_row_is_itself_alone_though_it_is_done_before_the_others():
+    x = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(1)).double()
+    x *= torch.tensor([0.01, 1.0, 3.0]).view(3, 1, 1, 1)  # the small one needs fewer rounds
+    grid = make_grid(SCHEDULES["eps"], 12, SPECS["eps"])
+    passes = []
+
+    def counted(x, level):
+        passes.append(len(x))
+        return predict(lambda x, level: 0.3 * network(x, level.label), "eps")(x, level)
+
+    whole = list(ddim_inverse(counted, x, grid))
+    taken = []
+    for row in range(3):
+        passes.clear()
+        for step, alone in zip(whole, ddim_inverse(counted, x[row : row + 1], grid)):
+            torch.testing.assert_close(alone.x[0], step.x[row], atol=1e-9, rtol=0)
+            torch.testing.assert_close(alone.x0[0], step.x0[row], atol=1e-9, rtol=0)
+        taken.append(len(passes))
+    assert len(set(taken)) > 1

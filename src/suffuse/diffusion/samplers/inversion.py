@@ -16,6 +16,7 @@ still know the noise, and the step keeps most of that. (Fixed points in DDIM's i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -63,6 +64,7 @@ def _solved(
     now, then = levels
     share = torch.ones_like(y[:, :1, :1, :1])  # (B,1,1,1)
     least, x, away = share * torch.inf, guess, torch.zeros_like(y)
+    x0, eps = torch.zeros_like(y), torch.zeros_like(y)
     for _ in range(rounds):
         p = denoiser(guess, now)
         left = y - (then.alpha * p.x0 + then.sigma * p.eps)
@@ -70,10 +72,11 @@ def _solved(
         # An image that is near enough stays: it is the same alone and among others.
         going = least > tolerance
         nearer = going & (size < least)
+        x0, eps = torch.where(going, p.x0, x0), torch.where(going, p.eps, eps)
         share = torch.where(going & ~nearer, share / 2, share)
         x, away = torch.where(nearer, guess, x), torch.where(nearer, left, away)
         least = torch.where(nearer, size, least)
         guess = x + share * away
         if bool((least <= tolerance).all()):
             break
-    return guess, p
+    return guess, replace(p, x0=x0, eps=eps)
