@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from suffuse.networks.blocks import ResBlock
+from suffuse.training.distributed import Team
 from suffuse.training.draw import normal, uniform
 from suffuse.training.loop import Plan, train
 
@@ -84,6 +85,9 @@ if __name__ == "__main__":
     output = Path(sys.argv[1])
     torch.set_num_threads(1)
     train(Denoise(), PLAN, output / "replicated")
+    with Team().first():  # a lesson that a stage is given while it is made
+        begun = (output / "alone").exists()
+        train(Denoise(), PLAN, output / "alone", resume=begun, team=Team(alone=True))
     with suppress(KeyboardInterrupt):
         train(Called(), PLAN, output / "resumed")
     os.environ["ACCELERATE_USE_FSDP"] = "true"

@@ -62,6 +62,13 @@ def test_two_processes_give_the_curve_of_one(kind, one, two):
 
 
 @pytest.mark.slow
+def test_one_of_them_trains_before_the_others(one, two):
+    ours, theirs = _last(one), _last(two / "alone")
+    for name, value in ours["nets"].items():
+        assert torch.allclose(value, theirs["nets"][name], atol=1e-5), name
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["replicated", "sharded", "resumed"])
 def test_checkpoints_do_not_tell_how_many_wrote_them(kind, one, two, tmp_path):
     ours, theirs = _last(one), _last(two / kind)
