@@ -30,7 +30,12 @@ def pictures(tmp_path):
         (("vary",), "name a picture: suffuse vary cat.png"),
         (("blend", "a.png"), "a blend needs two pictures"),
         (("blend", "a.png", "b.png", "--frames", "0"), "frames must be at least 1, not 0"),
-        (("edit", "a.png", "--from", "a cat"), "after is empty: say what the picture shows"),
+        (("edit", "a.png", "--from", "a cat"), "say what it shows and what it shall: --from"),
+        (("edit", "a.png", "--from", "a", "--to", "a"), "it shows 'a' already: nothing would"),
+        (
+            ("edit", "a.png", "--from", "a", "--to", "b", "--amount", "2"),
+            "amount must be between 0 and 1, not 2",
+        ),
         (("edit", "--like", "varied.png"), "'varied.png' was not made by `suffuse edit`"),
         (("edit", "--like", "edited.png", "--frames", "0"), "frames must be at least 1, not 0"),
         (("evaluate", "variations", "--sheet", "v.jpg"), "sheets are written as PNG: name 'v.jpg'"),

@@ -49,6 +49,8 @@ def test_by_words_then_by_a_picture(folder, run):
     ("args", "message"),
     [
         (("photos",), "say what to look for"),
+        (("photos", "a", "--image", "x.png"), "look for a text or for an --image, not for both"),
+        (("photos/0.png", "a"), "'photos/0.png' is no folder"),
         (("photos", " "), "the text is empty"),
         (("photos", "a", "--sheet", "s.jpg"), "sheets are written as PNG"),
         (("empty", "a", "--clip", "clip"), "'empty' holds no pictures"),

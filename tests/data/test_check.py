@@ -7,14 +7,14 @@ import json
 import numpy as np
 import pytest
 from pictures import encoded, folder, picture
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageFont
 
 from suffuse.data.alike import difference_hash, near, thumbnail
 from suffuse.data.buckets import Buckets
 from suffuse.data.check import Spread, check, describe_captions, script
 from suffuse.data.emoji import World
 from suffuse.data.export import write_scenes
-from suffuse.data.sheet import contact_sheet
+from suffuse.data.sheet import contact_sheet, write_sheet
 from suffuse.data.sources import Source
 from suffuse.data.stream import EmojiStream
 from suffuse.errors import SuffuseError
@@ -170,3 +170,15 @@ def test_the_contact_sheet_shows_what_it_names(scenes, tmp_path) -> None:
     want = Image.open(scenes / "000005.png")
     assert np.abs(np.asarray(cell).astype(int) - np.asarray(want)).mean() < 8
     assert contact_sheet(table(scenes), tmp_path / "again.png", count=20) == names
+
+
+def test_a_sheet_has_korean_letters_where_the_system_has(tmp_path) -> None:
+    try:
+        ImageFont.truetype("NotoSansCJK-Regular.ttc", 11)
+    except OSError:
+        pytest.skip("this system has no font with Korean letters that is known here")
+    pages = []
+    for text in ("고양이 한 마리", "강아지 한 마리"):
+        write_sheet([(Image.new("RGB", (40, 40), "teal"), text)], tmp_path / "x.png")
+        pages.append((tmp_path / "x.png").read_bytes())
+    assert pages[0] != pages[1]

@@ -11,9 +11,11 @@ import pytest
 import tiny
 import torch
 
+import suffuse
 from suffuse.errors import SuffuseError
 from suffuse.weights import load
-from suffuse.weights.load import open_parts
+from suffuse.weights.load import BUNDLED_NAMES, locate_source, open_parts
+from suffuse.weights.parts import Place
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -110,3 +112,9 @@ def test_on_a_device(tmp_path: Path) -> None:
     for network in (parts.unet, parts.autoencoder, parts.text):
         for p in network.parameters():
             assert (p.device.type, p.dtype) == ("cuda", torch.bfloat16)
+
+
+def test_models_inside_the_package_have_names() -> None:
+    for name, folder in BUNDLED_NAMES.items():
+        assert locate_source(name, Place()) == (folder, name)
+    assert suffuse.load("suffuse-unclip", device="cpu").info.name == "suffuse-unclip"

@@ -69,8 +69,13 @@ def fail(message: str, error: BaseException) -> None:
     _write(sys.stderr, f"suffuse: {message}", "31")
 
 
+def one_line(text: str) -> str:
+    """Without line breaks and what else a terminal obeys, whatever a name holds."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
 def _write(stream: TextIO, line: str, colour: str) -> None:
-    line = "".join(c if c.isprintable() else " " for c in line)  # one line, whatever a name holds
+    line = one_line(line)
     if colour and stream.isatty() and not os.environ.get("NO_COLOR"):
         line = f"\x1b[{colour}m{line}\x1b[0m"
     try:

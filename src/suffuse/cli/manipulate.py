@@ -157,8 +157,13 @@ def edit(
 
     For example: suffuse edit cat.png --from "a cat" --to "a cat on a red background"
     """
+    from suffuse.systems.checks import number
     from suffuse.systems.manipulation import evenly
 
+    if like is None and not (before and after):
+        raise SuffuseError('say what it shows and what it shall: --from "a cat" --to "a dog"')
+    if amount is not None:
+        number("amount", amount, 0.0, 1.0)
     said = {"image": image, "before": before, "after": after}
     usual = {"shares": (AMOUNT,)}
     asked, origin = _asked("edit", usual, said, (steps, guidance, rounds), like)

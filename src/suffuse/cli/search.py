@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from suffuse.cli.console import Bar, Debug, note, warn
+from suffuse.cli.console import Bar, Debug, Stopped, note, warn
 from suffuse.cli.report import (
     STDOUT,
     AsJson,
@@ -57,26 +57,31 @@ def search(
     Pictures are embedded once and kept in an index; later only new and changed ones are.
     For example: suffuse search photos "a cat in a forest"
     """
-    if (text is None) == (image is None):
+    if text is None and image is None:
         raise SuffuseError('say what to look for: suffuse search FOLDER "a cat", or --image FILE')
+    if text is not None and image is not None:
+        raise SuffuseError("look for a text or for an --image, not for both at once")
     if text is not None and not text.strip():
         raise SuffuseError("the text is empty: say in a few words what to look for")
     at_least_one(top=top, batch=batch)
     check_sheet(sheet)
     for path in (as_json, sheet):
         check_new(path, overwrite)
-    if not folder.is_dir():
-        raise SuffuseError(f"there is no folder '{folder}'")
 
     from suffuse.systems.clip import load_clip
-    from suffuse.systems.search import Index, require_faiss
+    from suffuse.systems.search import Index, check_folder, require_faiss
 
+    check_folder(folder)
     require_faiss()
     with Bar() as bar:
         model = load_clip(clip, device=device)
         question = _question(model, text, image)
         there = Index.open(folder, model, index, rebuild)
-        update = there.update(batch, lambda done, total: bar.step("looking", done, total))
+        try:
+            update = there.update(batch, lambda done, total: bar.step("looking", done, total))
+        except KeyboardInterrupt:
+            kept = f"{len(there)} pictures are in '{there.path}'"
+            raise Stopped(f"stopped; {kept}, and the same command goes on from there") from None
     _tell_update(there, update)
     hits = there.search(question, top)
     if sheet is not None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from suffuse.cli.console import say
+from suffuse.cli.console import one_line, say
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -27,7 +27,7 @@ def show(values: Mapping[str, Any]) -> None:
     table.add_column(no_wrap=True, style="cyan")
     table.add_column(overflow="fold")
     for name, value in _rows(values):
-        table.add_row(Text(name), Text(value))
+        table.add_row(Text(name), Text(one_line(value)))
     _print(table)
 
 
@@ -41,7 +41,7 @@ def grid(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for place, heading in enumerate(headings):
         table.add_column(heading, no_wrap=place < 2, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(one_line(str(cell))) for cell in row))
     _print(table)
 
 

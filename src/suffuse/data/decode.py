@@ -45,7 +45,7 @@ def decode(data: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise what they like: SyntaxError, struct.error …
-        raise BrokenPicture(_reason(error)) from None
+        raise BrokenPicture(reason(error)) from None
 
 
 def open_file(path: Path) -> Image.Image:
@@ -73,7 +73,7 @@ def size_of(data: bytes | Path) -> tuple[int, int]:
     except MemoryError:
         raise
     except Exception as error:
-        raise BrokenPicture(_reason(error)) from None
+        raise BrokenPicture(reason(error)) from None
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -95,7 +95,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture cannot be read, in a few words."""
     if isinstance(error, UnidentifiedImageError):
         return "not a picture"
     text = " ".join(str(error).split()) or type(error).__name__

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,13 +16,15 @@ from suffuse.data.decode import BrokenPicture
 if TYPE_CHECKING:
     from suffuse.data.table import Row, Table
 
+# With Korean letters, on Linux, Windows and macOS; pillow looks for them where fonts are.
+_HANGUL = ("NanumGothic.ttf", "NotoSansCJK-Regular.ttc", "malgun.ttf", "AppleSDGothicNeo.ttc")
 CELL, TEXT, GAP, ACROSS = 160, 30, 8, 8  # pixels, and pictures in a row
 
 
 def contact_sheet(table: Table, path: Path, count: int = 48, seed: int = 0) -> list[str]:
     """Writes `count` pictures, drawn at random by `seed`, to `path`; returns their names.
 
-    Below each stands its caption, or its name where the caption has letters that the font has not.
+    Below each stands its caption, or its name where the caption has letters that fonts may lack.
     """
     chosen: list[tuple[Row, Image.Image]] = []
     for index in np.random.default_rng(seed).permutation(len(table)):
@@ -55,15 +59,26 @@ def _caption(row: Row) -> str:
     return row.captions[0] if row.captions and row.captions[0].isascii() else row.name
 
 
+@cache
+def _font(plain: bool) -> ImageFont.FreeTypeFont | ImageFont.ImageFont | None:
+    """pillow's own font, which has Latin letters alone, or one of the system's with Hangul too."""
+    for name in () if plain else _HANGUL:
+        with suppress(OSError):
+            return ImageFont.truetype(name, 11)
+    return ImageFont.load_default(11) if plain else None
+
+
 def _write(page: Image.Image, text: str, x: int, y: int) -> None:
     """Two lines, cut to the width of a cell."""
-    draw, font = ImageDraw.Draw(page), ImageFont.load_default(11)
-    text = text.encode("ascii", "replace").decode()
+    draw, font = ImageDraw.Draw(page), _font(text.isascii())
+    if font is None:
+        font, text = _font(True), text.encode("ascii", "replace").decode()
     for line in range(2):
         kept = text
         while draw.textlength(kept, font) > CELL:
             kept = kept[:-1]
         if kept != text and " " in kept and line == 0:
             kept = kept[: kept.rindex(" ")]
-        draw.text((x, y + 13 * line), kept, "black", font)
         text = text[len(kept) :].strip()
+        shown = f"{kept[:-1]}…" if text and line == 1 else kept
+        draw.text((x, y + 13 * line), shown, "black", font)

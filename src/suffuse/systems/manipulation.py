@@ -100,7 +100,7 @@ class Manipulation:
                     f"{name} is empty: say what the picture shows, and what it shall"
                 )
         if self.kind == "edit" and self.before.split() == self.after.split():
-            raise SuffuseError(f"before and after both say {self.before!r}: nothing would change")
+            raise SuffuseError(f"it shows {self.before!r} already: nothing would change")
 
     @property
     def count(self) -> int:

@@ -236,6 +236,8 @@ def open_upright(source: Picture, role: str) -> Image:
     """The same, with the mode and the transparency that it has."""
     from PIL import Image, ImageOps
 
+    from suffuse.data.decode import reason
+
     opened: Image.Image
     if isinstance(source, Image.Image):
         opened = source
@@ -247,7 +249,7 @@ def open_upright(source: Picture, role: str) -> Image:
         except FileNotFoundError:
             raise SuffuseError(f"there is no {role} file '{fspath(source)}'") from None
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            why = "it is a folder" if isinstance(error, IsADirectoryError) else "not a picture"
+            why = "it is a folder" if isinstance(error, IsADirectoryError) else reason(error)
             why = "no permission" if isinstance(error, PermissionError) else why
             raise SuffuseError(f"cannot open the {role} '{fspath(source)}': {why}") from error
     return ImageOps.exif_transpose(opened)

@@ -81,8 +81,7 @@ class Index:
         another model or for another folder.
         """
         root = Path(folder)
-        if not root.is_dir():
-            raise SuffuseError(f"there is no folder '{root}'")
+        check_folder(root)
         found = cls(root, clip, root / PLACE if path is None else Path(path))
         if found.path.exists():
             found._read(rebuild)
@@ -233,9 +232,9 @@ class Index:
                 raise ValueError
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             why = f": {error.strerror}" if isinstance(error, PermissionError) else ""
+            ours = "remove it, or keep the index elsewhere" if not self._home() else "name another"
             raise SuffuseError(
-                f"'{self.path}' is no search index that can be read{why}; remove it, or keep the "
-                "index elsewhere (--index)"
+                f"'{self.path}' is no search index that can be read{why}; {ours} (--index)"
             ) from error
         self._check(about, vectors.shape[-1])
         self.stamps, self.broken, self.vectors = stamps, broken, vectors
@@ -271,6 +270,13 @@ class Index:
         return SuffuseError(
             f"cannot keep the index '{self.path}': {why}; name a file elsewhere (--index)"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Raises SuffuseError for what is no folder."""
+    if not folder.is_dir():
+        what = f"'{folder}' is no folder" if folder.exists() else f"there is no folder '{folder}'"
+        raise SuffuseError(what)
 
 
 def require_faiss() -> Any:

@@ -38,7 +38,7 @@ from suffuse.weights.clip_transformers import (
 from suffuse.weights.containers import find_weights, is_index, open_tensors
 from suffuse.weights.folder import INDEX
 from suffuse.weights.formats import recognise
-from suffuse.weights.load import locate_source
+from suffuse.weights.load import BUNDLED_NAMES, locate_source
 from suffuse.weights.mapping import export, some
 from suffuse.weights.maps.openai_clip import OPENAI_CLIP_RESNET
 from suffuse.weights.parts import Hints, Info, Place, files_of, precision
@@ -46,7 +46,7 @@ from suffuse.weights.save import replace_folder, write_json, write_tokenizer
 from suffuse.weights.tensorfile import TensorFile
 
 OWN_NAME = "suffuse-clip"
-BUNDLED = Path(__file__).resolve().parents[1] / "models" / "clip"
+BUNDLED = BUNDLED_NAMES[OWN_NAME]
 OPEN_CLIP_WEIGHTS = "open_clip_model.safetensors"
 _CONFIGS = ("config.json", CONFIG)
 _SAVED = {

@@ -18,7 +18,9 @@ from suffuse.weights.parts import Hints, Parts, Place, precision
 from suffuse.weights.single_file import SD1, open_sd1
 from suffuse.weights.tensorfile import TensorFile
 
-BUNDLED = Path(__file__).resolve().parents[1] / "models" / "emoji"
+_MODELS = Path(__file__).resolve().parents[1] / "models"
+BUNDLED = _MODELS / "emoji"
+BUNDLED_NAMES = {"suffuse-clip": _MODELS / "clip", "suffuse-unclip": _MODELS / "unclip"}
 
 
 def open_parts(
@@ -61,9 +63,10 @@ def bundled() -> Path:
 
 
 def locate_source(source: str | PathLike[str], place: Place) -> tuple[Path, str | None]:
-    """An existing path, or the local copy of a Hub model and its name.
+    """An existing path, the folder of a model inside the package, which `BUNDLED_NAMES` has by
+    name, or the local copy of a Hub model; and its name where the path does not say it.
 
-    Raises SuffuseError for neither.
+    Raises SuffuseError for none of these.
     """
     path, name = Path(source).expanduser(), str(source)
     try:
@@ -71,6 +74,8 @@ def locate_source(source: str | PathLike[str], place: Place) -> tuple[Path, str 
             return path, None
     except (OSError, ValueError):  # a name that no file can have
         pass
+    if name in BUNDLED_NAMES and BUNDLED_NAMES[name].is_dir():
+        return BUNDLED_NAMES[name], name
     mistyped = path.parent != Path(".") and path.parent.is_dir()  # the folder is there
     if is_hub_name(name) and not mistyped:
         return fetch(name, variant=precision(place)), name.split("/")[1]

@@ -29,7 +29,7 @@ from suffuse.weights.clip import ClipParts, open_clip_parts
 from suffuse.weights.containers import open_tensors
 from suffuse.weights.fields import check_class, configured, number, real
 from suffuse.weights.folder import INDEX, OWN, read_json, read_own
-from suffuse.weights.load import bundled, open_parts
+from suffuse.weights.load import BUNDLED_NAMES, bundled, open_parts
 from suffuse.weights.lora import FILES, Lora, merge_loras, save_lora
 from suffuse.weights.mapping import KeyMap, Row
 from suffuse.weights.maps.prior import DIFFUSERS_PRIOR
@@ -49,7 +49,7 @@ from suffuse.weights.unclip_pixel import (
 
 UNCLIP = "SuffuseUnCLIP"
 OWN_NAME = "suffuse-unclip"
-BUNDLED = Path(__file__).resolve().parents[1] / "models" / "unclip"
+BUNDLED = BUNDLED_NAMES[OWN_NAME]
 PRIOR, PRIOR_SCHEDULER, PROJECTION = "prior", "prior_scheduler", "image_projection"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
 _OURS = {INDEX, OWN, PRIOR, PRIOR_SCHEDULER, PROJECTION, FILES[0], "README.md", *FOLDERS}
