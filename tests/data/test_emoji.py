@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from suffuse.data import sprites
+from suffuse.data.captions import in_reading_order
 from suffuse.data.emoji import (
     CELL,
     COLOURS,
@@ -174,3 +175,15 @@ def test_an_unknown_split_and_a_lonely_world_are_refused() -> None:
     lonely = World(objects=1, shapes=False, kinds=(0, 0, 1, 0))
     with pytest.raises(SuffuseError, match="no pairs"):
         lonely.scene_at(0)
+
+
+def test_a_pair_is_told_in_reading_order() -> None:
+    pairs = [scene for scene in scenes(200) if scene.kind == "pair"]
+    assert {scene.relation for scene in pairs} == {"left", "right", "above", "below"}
+    for scene in pairs:
+        told = in_reading_order(scene)
+        assert told.relation in ("left", "above") and in_reading_order(told) == told
+        assert (told.draw() == scene.draw()).all()
+        assert set(told.things) == set(scene.things)
+        (x, y), (other_x, other_y) = ((item.x, item.y) for item in told.placed)
+        assert x < other_x if told.relation == "left" else y < other_y

@@ -6,6 +6,7 @@ is a plain background left out, so that "a dog" alone is a caption too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -48,6 +49,13 @@ def describe(scene: Scene, language: str, rng: np.random.Generator) -> str:
 def plain(scene: Scene, language: str) -> str:
     """The plainest sentence about `scene`, always the same: what evaluation asks for."""
     return _describe(scene, language, lambda options: options[0], bare=False)
+
+
+def in_reading_order(scene: Scene) -> Scene:
+    """A pair told from the left, or from above: no picture says which of two was named first."""
+    if scene.relation not in ("right", "below"):
+        return scene
+    return replace(scene, placed=scene.placed[::-1], relation=_OPPOSITE[scene.relation])
 
 
 def _describe(scene: Scene, language: str, choose: Chooser, bare: bool) -> str:

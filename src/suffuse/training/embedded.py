@@ -16,7 +16,7 @@ from PIL import Image
 from safetensors import safe_open
 from torch import Tensor
 
-from suffuse.data.captions import plain
+from suffuse.data.captions import LANGUAGES, in_reading_order, plain
 from suffuse.data.emoji import World
 from suffuse.data.folder import FolderStream
 from suffuse.networks.autoencoder import Autoencoder
@@ -63,13 +63,15 @@ class Seen(NamedTuple):
 
 
 def scenes(world: World, count: int, seed: int, split: str = "train") -> Iterator[Seen]:
-    """The first `count` scenes, each with captions in both languages, the plainest among them."""
+    """The first `count` scenes, each with captions in both languages. The first two are the
+    plainest in reading order: of these the picture says every word."""
     for start in range(0, count, AT_ONCE):
         rows = min(AT_ONCE, count - start)
         pictures, _, drawn = world.batch(start, rows, seed=seed, split=split)
         rng = np.random.default_rng((seed, start))
         said = [
-            [plain(scene, "en"), plain(scene, "ko")] + [scene.caption(c, rng) for c in CAPTIONS]
+            [plain(in_reading_order(scene), language) for language in LANGUAGES]
+            + [scene.caption(language, rng) for language in CAPTIONS]
             for scene in drawn
         ]
         yield Seen(pictures, said)

@@ -165,7 +165,7 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
     "emoji": DecoderPreset(
         "the bundled model, drawing what CLIP saw",
         Plan(
-            steps=2000,
+            steps=1500,
             batch=16,
             lr=5e-4,
             warmup=50,
