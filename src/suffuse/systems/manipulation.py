@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["vary", "blend", "edit"]
 # Where nothing else is said. `amount` is an edit's, `n` of variations, `frames` of a blend.
-STEPS, GUIDANCE, ROUNDS, ETA, AMOUNT, N, FRAMES = 100, 1.0, 4, 1.0, 0.4, 4, 9
+STEPS, GUIDANCE, ROUNDS, ETA, AMOUNT, N, FRAMES = 100, 2.0, 4, 1.0, 0.5, 4, 9
 
 
 @dataclass(frozen=True)

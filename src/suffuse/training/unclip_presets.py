@@ -116,7 +116,7 @@ PRIORS = {
     "emoji": PriorPreset(
         "from captions to CLIP's embeddings of scenes",
         Plan(
-            steps=1500,
+            steps=2000,
             batch=64,
             lr=1e-3,
             warmup=100,
@@ -165,7 +165,7 @@ DECODERS: dict[str, DecoderPreset | PixelDecoderPreset] = {
     "emoji": DecoderPreset(
         "the bundled model, drawing what CLIP saw",
         Plan(
-            steps=1500,
+            steps=2000,
             batch=16,
             lr=5e-4,
             warmup=50,
